@@ -1,0 +1,5 @@
+"""Exact, fast large-kernel 3-D convolutions behind ordinary weights."""
+
+from .depthwise import DepthwiseConv3d, depthwise_conv3d
+
+__all__ = ["DepthwiseConv3d", "depthwise_conv3d"]
