@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from LKSegmentLib.errors import InputError
+from LKSegmentLib.operators import PointwiseConv3d
 
 from .blocks.dynamic_large_kernel import DynamicLargeKernelBlock
 from .blocks.layer_norm import ChannelLayerNorm
@@ -64,14 +65,14 @@ class LKClick(nn.Module):
             nn.ConvTranspose3d(eighth, quarter, 2, stride=2), nn.GroupNorm(8, quarter), nn.LeakyReLU(0.01)
         )
         self.attention = LKAttention(quarter, kernel=21, dilation=3)
-        self.fuse_quarter = nn.Conv3d(2 * quarter, quarter, 1)
+        self.fuse_quarter = PointwiseConv3d(2 * quarter, quarter)
         self.decoder_quarter = blocks(quarter, 1)
         self.up_half = nn.Sequential(nn.ConvTranspose3d(quarter, half, 2, stride=2), ChannelLayerNorm(half))
-        self.fuse_half = nn.Conv3d(2 * half, half, 1)
+        self.fuse_half = PointwiseConv3d(2 * half, half)
         self.decoder_half = blocks(half, 1)
         self.up_full = nn.ConvTranspose3d(half, full, 2, stride=2)
         self.fuse_full = nn.Sequential(nn.Conv3d(2 * full, full, 3, padding=1), nn.LeakyReLU(0.01))
-        self.head = nn.Conv3d(full, out_channels, 1)
+        self.head = PointwiseConv3d(full, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Channels as listed in ``LKSegmentLib.prompts.CHANNELS``.

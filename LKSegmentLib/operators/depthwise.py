@@ -47,10 +47,9 @@ def depthwise_conv3d(x: Tensor, weight: Tensor, bias: Tensor | None = None, dila
         padding = [dilation * (edge // 2) for edge in weight.shape[2:]]
         return functional.conv3d(x, weight, bias, padding=padding, dilation=dilation, groups=weight.shape[0])
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
-        out: Tensor = _DepthwiseOnCpu.apply(x, weight, dilation)
-    else:
-        out = _forward(x, weight, dilation)
-    return out if bias is None else out + bias.view(1, -1, 1, 1, 1)
+        out: Tensor = _DepthwiseOnCpu.apply(x, weight, bias, dilation)
+        return out
+    return _forward(x, weight, bias, dilation)
 
 
 class DepthwiseConv3d(nn.Conv3d):
@@ -87,17 +86,17 @@ def _check(x: Tensor, weight: Tensor, dilation: int) -> None:
         raise InputError(f"The dilation must be 1 or more; got {dilation}.")
 
 
-def _forward(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
     if dilation == 1:
-        return _dense(x, weight)
-    return _join_phases(_dense(_split_phases(x, dilation), weight), x.shape, dilation)
+        return _dense(x, weight, bias)
+    return _join_phases(_dense(_split_phases(x, dilation), weight, bias), x.shape, dilation)
 
 
-def _dense(x: Tensor, weight: Tensor) -> Tensor:
+def _dense(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     edges = weight.shape[2:]
     layout = torch.channels_last_3d if max(edges) <= _CHANNELS_LAST_EDGE else torch.contiguous_format
     x = x.contiguous(memory_format=layout)
-    return functional.conv3d(x, weight, padding=[edge // 2 for edge in edges], groups=weight.shape[0])
+    return functional.conv3d(x, weight, bias, padding=[edge // 2 for edge in edges], groups=weight.shape[0])
 
 
 def _split_phases(x: Tensor, dilation: int) -> Tensor:
@@ -155,20 +154,22 @@ def _fast_length(length: int) -> int:
 
 class _DepthwiseOnCpu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
         phases = _split_phases(x, dilation) if dilation > 1 else x
         ctx.save_for_backward(phases, weight)
         ctx.dilation = dilation
         ctx.shape = x.shape
-        out = _dense(phases, weight)
+        out = _dense(phases, weight, bias)
         return _join_phases(out, x.shape, dilation) if dilation > 1 else out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         phases, weight = ctx.saved_tensors
+        for_x = for_weight = for_bias = None
+        if ctx.needs_input_grad[2]:
+            for_bias = gradient.sum((0, 2, 3, 4))
         gradient = _split_phases(gradient, ctx.dilation) if ctx.dilation > 1 else gradient
-        for_x = for_weight = None
         if ctx.needs_input_grad[0]:
             for_x = _dense(gradient, weight.flip(2, 3, 4))
             if ctx.dilation > 1:
@@ -178,4 +179,4 @@ class _DepthwiseOnCpu(torch.autograd.Function):
             for_weight = _weight_gradient(
                 phases.contiguous(memory_format=layout), gradient.contiguous(memory_format=layout), weight
             )
-        return for_x, for_weight, None
+        return for_x, for_weight, for_bias, None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from LKSegmentLib.errors import InputError
-from LKSegmentLib.operators import DepthwiseConv3d
+from LKSegmentLib.operators import DepthwiseConv3d, PointwiseConv3d
 
 from .layer_norm import ChannelLayerNorm
 
@@ -36,11 +36,11 @@ class DynamicLargeKernel(nn.Module):
             raise InputError(f"The kernel selection is one of {', '.join(SELECTIONS)}; got {selection!r}.")
         self.selection = selection
         half = channels // 2
-        self.channel_proj = nn.Conv3d(channels, half, 1, bias=False)
+        self.channel_proj = PointwiseConv3d(channels, half, bias=False)
         self.att_conv1 = DepthwiseConv3d(half, 5)
         self.att_conv2 = DepthwiseConv3d(half, 7, dilation=3)
         self.spatial_se = nn.Sequential(nn.Conv3d(2, 2, 7, padding=3), nn.Sigmoid())
-        self.conv_atten = nn.Sequential(nn.Conv3d(channels, channels, 1, bias=False), nn.Sigmoid())
+        self.conv_atten = nn.Sequential(PointwiseConv3d(channels, channels, bias=False), nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, channels, k, j, i)`` → the same shape."""
@@ -62,10 +62,10 @@ class DynamicLargeKernelModule(nn.Module):
 
     def __init__(self, channels: int, selection: str = "sum") -> None:
         super().__init__()
-        self.proj_1 = nn.Conv3d(channels, channels, 1)
+        self.proj_1 = PointwiseConv3d(channels, channels)
         self.act = nn.GELU()
         self.spatial_gating_unit = DynamicLargeKernel(channels, selection)
-        self.proj_2 = nn.Conv3d(channels, channels, 1)
+        self.proj_2 = PointwiseConv3d(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, channels, k, j, i)`` → the same shape."""
@@ -78,10 +78,10 @@ class ChannelMixer(nn.Module):
 
     def __init__(self, channels: int, ratio: int = 4) -> None:
         super().__init__()
-        self.fc1 = nn.Conv3d(channels, ratio * channels, 1)
+        self.fc1 = PointwiseConv3d(channels, ratio * channels)
         self.dwconv = DepthwiseConv3d(ratio * channels, 3)
         self.act = nn.GELU()
-        self.fc2 = nn.Conv3d(ratio * channels, channels, 1)
+        self.fc2 = PointwiseConv3d(ratio * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, channels, k, j, i)`` → the same shape."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from LKSegmentLib.errors import InputError
-from LKSegmentLib.operators import DepthwiseConv3d
+from LKSegmentLib.operators import DepthwiseConv3d, PointwiseConv3d
 
 ORDERS = ("dwd_dw", "dw_dwd")
 
@@ -51,7 +51,7 @@ class LKAttention(nn.Module):
         self.order = order
         self.dwd = DepthwiseConv3d(channels, kernel // dilation, dilation)
         self.dw = DepthwiseConv3d(channels, 2 * dilation - 1)
-        self.pw = nn.Conv3d(channels, channels, 1)
+        self.pw = PointwiseConv3d(channels, channels)
         self.gate = nn.Sigmoid()  # a module, so that inspection can read the attention map from it
 
     def attention(self, features: Tensor) -> Tensor:
