@@ -1,0 +1,38 @@
+"""Networks by name: `names()`, `create(...)`, `describe(...)`, `load_official(...)`.
+
+Importing this package does not import torch; the functions that need it do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from LKSegmentLib.networks.registry import create, facts, names, options
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
+
+__all__ = ["create", "describe", "export_official", "facts", "load_official", "names", "options"]
+
+
+def describe(name: str) -> dict[str, Any]:
+    """Everything `lksegment networks` says about a network; see `description.describe`."""
+    from LKSegmentLib.networks import description
+
+    return description.describe(name)
+
+
+def load_official(network: nn.Module, state_dict: Mapping[str, Any]) -> nn.Module:
+    """Load weights in the authors' published key layout, strictly; see `official_keys.load_official`."""
+    from LKSegmentLib.networks import official_keys
+
+    return official_keys.load_official(network, state_dict)
+
+
+def export_official(network: nn.Module) -> dict[str, Tensor]:
+    """The network's tensors in the authors' published key layout; see `official_keys.export_official`."""
+    from LKSegmentLib.networks import official_keys
+
+    return official_keys.export_official(network)
