@@ -1,0 +1,1 @@
+"""Synthetic volumes and the trainer of the built-in click model."""
