@@ -31,3 +31,4 @@ $(ENVIRONMENT)/ready-to-run: pyproject.toml constraints.txt .ci/set-up
 
 $(ENVIRONMENT)/ready-to-test: pyproject.toml constraints.txt .ci/set-up
 	@.ci/set-up scene,training,test $@
+	@touch $(ENVIRONMENT)/ready-to-run
