@@ -33,7 +33,8 @@ def switch(option: str, value: Any) -> bool:
 
 
 def whole(option: str, value: Any, minimum: int = 1, multiple: int = 1, odd: bool = False) -> int:
-    """Return `value` as a whole number that is at least `minimum`, a multiple of `multiple`, and odd if asked.
+    """Return `value` as a whole number that is at least `minimum`, a multiple of `multiple`, and odd if
+    asked.
 
     Raises:
         InputError: it is not; the sentence says what is needed.
@@ -89,9 +90,13 @@ def check_input(network: str, shape: Sequence[int], channels: int, multiple: int
         InputError: with the sizes that would do.
     """
     if len(shape) != 5:
-        raise InputError(f"{network} takes a tensor (batch, channel, k, j, i); this one has {len(shape)} axes.")
+        raise InputError(
+            f"{network} takes a tensor (batch, channel, k, j, i); this one has {len(shape)} axes."
+        )
     if shape[1] != channels:
-        raise InputError(f"{network} was built for in_channels={channels}; this input has {shape[1]} channels.")
+        raise InputError(
+            f"{network} was built for in_channels={channels}; this input has {shape[1]} channels."
+        )
     sizes = tuple(int(size) for size in shape[2:])
     if any(size < minimum or size % multiple for size in sizes):
         fitting = tuple(max(minimum, -(-size // multiple) * multiple) for size in sizes)

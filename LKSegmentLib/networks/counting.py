@@ -1,9 +1,9 @@
 """Exact parameters and multiply-accumulates of a network, counted without memory for its tensors.
 
-Counted are the multiply-accumulates of convolutions and matrix products, batch 1. A transposed convolution is counted
-on its *input* grid, where each input voxel meets each kernel tap once. Tools that count it on the output grid (thop
-and its kin, behind the published figures) report it 8 times too high for stride 2. Norms, activations, biases and
-element-wise products are not counted.
+Counted are the multiply-accumulates of convolutions and matrix products, batch 1. A transposed convolution is
+counted on its *input* grid, where each input voxel meets each kernel tap once. Tools that count it on the
+output grid (thop and its kin, behind the published figures) report it 8 times too high for stride 2. Norms,
+activations, biases and element-wise products are not counted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 CONVENTION = (
-    "Multiply-accumulates of convolutions and matrix products, batch 1; transposed convolutions on their input grid; "
+    "Multiply-accumulates of convolutions and matrix products, batch 1; transposed convolutions on their "
+    "input grid; "
     "norms, activations, biases and element-wise products not counted. One multiply-accumulate is two FLOP."
 )
 

@@ -1,9 +1,9 @@
-"""`describe(name)`: what is known about a network, with its exact counts; `table()`: the same for all of them."""
+"""`describe(name)`: what is known about a network, with exact counts; `table()`: a row for each."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -17,10 +17,11 @@ def describe(name: str) -> dict[str, Any]:
     """Everything known about a network.
 
     Returns:
-        A dictionary with the fields of `facts.NetworkFacts` and: `name`; `options` as `registry.options` gives them;
-        `params` and `macs`, exact, in the configuration and at the input size of `reference` and `reference_size`;
-        `counting`, the convention; `size_multiple` and `minimum_size` of the input in that configuration;
-        `receptive_fields`, a list of {"stage", "stride", "voxels"}, empty where the network does not tell.
+        A dictionary with the fields of `facts.NetworkFacts` and: `name`; `options` as `registry.options`
+        gives them; `params` and `macs`, exact, in the configuration and at the input size of `reference` and
+        `reference_size`; `counting`, the convention; `size_multiple` and `minimum_size` of the input in that
+        configuration; `receptive_fields`, a list of {"stage", "stride", "voxels"}, empty where the network
+        does not tell.
 
     Raises:
         InputError: no such network.
@@ -43,7 +44,8 @@ def describe(name: str) -> dict[str, Any]:
 def table() -> list[dict[str, Any]]:
     """One row for each network, in the order of `names()`: the rows of `lksegment networks`.
 
-    Each has name, title, status, params, macs, in_channels, out_channels, size (k, j, i), size_multiple, summary.
+    Each has name, title, status, params, macs, in_channels, out_channels, size (k, j, i), size_multiple,
+    summary.
     """
     rows = []
     for name in registry.names():
@@ -66,7 +68,7 @@ def table() -> list[dict[str, Any]]:
     return rows
 
 
-@lru_cache(maxsize=None)
+@cache
 def _measured(name: str) -> tuple[int, int, int, int, tuple[StageField, ...]]:
     facts = registry.facts(name)
     with torch.device("meta"):

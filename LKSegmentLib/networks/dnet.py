@@ -1,17 +1,18 @@
-"""D-Net: dynamic large kernels with dynamic feature fusion (arXiv 2403.10674; journal version as released in 2025).
+"""D-Net: dynamic large kernels with dynamic feature fusion (arXiv 2403.10674; as released in 2025).
 
     image ─┬─ stem ─ DLK ─┬─ down ─ DLK ─┬─ down ─ DLK ─┬─ down ─ DLK ─┬─ down ─ DLK ─┐
            │              │ 48, 1/2      │ 96, 1/4      │ 192, 1/8     │ 384, 1/16    │ 768, 1/32
            │   DFF ◄─ up ─ DLK ◄─ DFF ◄─ up ─ DLK ◄─ DFF ◄─ up ─ DLK ◄─ DFF ◄─ up ──────┘
            └─ Salience ─► DFF ─► two 3³ convolutions ─► logits
 
-Exact against the released code (network files as of 2025-09-07): tensor names, shapes and results. Its text and its
-code disagree in places; the code is followed, because only it has the published 39.28 M parameters. `selection`,
-`salience_norm` and `layer_scale` are switches of ours whose defaults are the published behaviour.
+Exact against the released code (network files as of 2025-09-07): tensor names, shapes and results. Its text
+and its code disagree in places; the code is followed, because only it has the published 39.28 M parameters.
+`selection`, `salience_norm` and `layer_scale` are switches of ours whose defaults are the published
+behaviour.
 
-Known limits of the published design, kept as they are: the gates of DLK and DFF pool over the whole window, and at
-the deepest level of a 96³ window only one of the 343 taps of the dilated kernel can touch data. Infer with the window
-used in training.
+Known limits of the published design, kept as they are: the gates of DLK and DFF pool over the whole window,
+and at the deepest level of a 96³ window only one of the 343 taps of the dilated kernel can touch data. Infer
+with the window used in training.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from LKSegmentLib.errors import InputError
+from LKSegmentLib.operators import PointwiseConv3d
 
 from .blocks import ChannelLayerNorm, DynamicLargeKernelBlock
 from .blocks.feature_fusion import DynamicFeatureFusion
@@ -39,15 +41,15 @@ class DNet(nn.Module):
     Args:
         in_channels: of the image.
         out_channels: classes.
-        depths: DLK blocks of each encoder stage. Decoder step n (deepest first) has `depths[n]`: with unequal depths
-            the decoder is not the encoder's mirror image.
+        depths: DLK blocks of each encoder stage. Decoder step n (deepest first) has `depths[n]`: with unequal
+            depths the decoder is not the encoder's mirror image.
         feature_sizes: channels of each encoder stage, even numbers.
-        deep_supervision: return logits at all levels instead of the full resolution alone. The auxiliary heads exist
-            either way and are run only when asked for.
-        selection: what the two spatial maps of a dynamic large kernel weigh: `"sum"` (published: their sum gates
-            both kernels' responses), `"per_kernel"` (ours: one map for each kernel; the same weights).
-        layer_scale: initial value of the blocks' layer scale. Published 1e-6, at which untrained blocks are inert;
-            1e-2 is our advice for training from scratch (the sibling network uses it).
+        deep_supervision: return logits at all levels instead of the full resolution alone. The auxiliary
+            heads exist either way and are run only when asked for.
+        selection: what the two spatial maps of a dynamic large kernel weigh: `"sum"` (published: their sum
+            gates both kernels' responses), `"per_kernel"` (ours: one map for each kernel; the same weights).
+        layer_scale: initial value of the blocks' layer scale. Published 1e-6, at which untrained blocks are
+            inert; 1e-2 is our advice for training from scratch (the sibling network uses it).
         drop_path_rate: of the last encoder block in training; earlier ones less, linearly.
         salience_norm: `"shared"` (published) or `"separate"`; see `SalienceLayer`.
 
@@ -84,7 +86,9 @@ class DNet(nn.Module):
         self.size_multiple = self.minimum_size = 2 ** len(widths)
 
         # One list of rates for each half, consumed in order; the decoder's is as long and used in part.
-        rates = torch.linspace(0, fraction("drop_path_rate", drop_path_rate), sum(counts), device="cpu").tolist()
+        rates = torch.linspace(
+            0, fraction("drop_path_rate", drop_path_rate), sum(counts), device="cpu"
+        ).tolist()
         self.encoder = _Encoder(in_channels, widths, counts, selection, layer_scale, rates, salience_norm)
         self.decoder = _Decoder(out_channels, widths, counts, selection, layer_scale, rates)
         self.decoder.deep_supervision = deep_supervision
@@ -102,10 +106,12 @@ class DNet(nn.Module):
         """Segment.
 
         Args:
-            image: (batch, in_channels, k, j, i); each size a multiple of `size_multiple` (32 with five stages).
+            image: (batch, in_channels, k, j, i); each size a multiple of `size_multiple` (32 with five
+                stages).
 
         Returns:
-            Logits (batch, out_channels, k, j, i); with deep supervision a list of them at 1, 1/2, 1/4, 1/8 and 1/16.
+            Logits (batch, out_channels, k, j, i); with deep supervision a list of them at 1, 1/2, 1/4, 1/8
+            and 1/16.
 
         Raises:
             InputError: a size or a number of channels that the network cannot take.
@@ -115,7 +121,7 @@ class DNet(nn.Module):
         return logits if self.deep_supervision else logits[0]
 
     def official_to_native(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Official names are our own; only a separate norm of the Salience mixer starts as a copy of the shared one."""
+        """The names are the same; a separate norm of the Salience mixer starts as a copy of the shared one."""
         native = dict(tensors)
         if self.encoder.saliency.mixer_norm is not None:
             for name in self.encoder.saliency.mixer_norm.state_dict():
@@ -125,7 +131,7 @@ class DNet(nn.Module):
         return native
 
     def receptive_fields(self) -> list[StageField]:
-        """Of the encoder's stages, the decoder's steps and the logits, in input voxels; the global gates left out."""
+        """Of encoder stages, decoder steps and logits, in input voxels; the global gates left out."""
         fields: list[StageField] = []
         skips: list[Line] = []
         x = Line.of_input()
@@ -142,7 +148,7 @@ class DNet(nn.Module):
 
 
 class _Encoder(nn.Module):
-    """Five times: strided convolution, layer norm, DLK blocks; and the Salience branch."""
+    """For each stage a strided convolution, a layer norm, DLK blocks; beside them the Salience branch."""
 
     def __init__(
         self,
@@ -157,7 +163,10 @@ class _Encoder(nn.Module):
         super().__init__()
         stem = nn.Conv3d(in_channels, widths[0], 7, stride=2, padding=3)
         self.downsample_layers = nn.ModuleList(
-            [stem, *(nn.Conv3d(a, b, 3, stride=2, padding=1) for a, b in zip(widths, widths[1:], strict=False))]
+            [
+                stem,
+                *(nn.Conv3d(a, b, 3, stride=2, padding=1) for a, b in zip(widths, widths[1:], strict=False)),
+            ]
         )
         self.stages = _stages(widths, depths, selection, layer_scale, rates)
         self.norm_layers = nn.ModuleList(ChannelLayerNorm(width) for width in widths)
@@ -174,7 +183,7 @@ class _Encoder(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """Four times: transposed convolution, layer norm, DFF with the skip, DLK blocks; then the full resolution."""
+    """For each skip: transposed convolution, layer norm, DFF, DLK blocks; then the full resolution."""
 
     deep_supervision: bool = False
 
@@ -197,14 +206,14 @@ class _Decoder(nn.Module):
         self.norm_layers = nn.ModuleList(ChannelLayerNorm(channels) for channels in outputs)
         self.steps = nn.ModuleList(DynamicFeatureFusion(channels) for channels in outputs)
         self.stages = _stages(outputs, depths[: len(outputs)], selection, layer_scale, rates)
-        self.seg_layers = nn.ModuleList(nn.Conv3d(channels, out_channels, 1) for channels in outputs)
+        self.seg_layers = nn.ModuleList(PointwiseConv3d(channels, out_channels) for channels in outputs)
         self.stem = nn.ConvTranspose3d(width, width, 2, stride=2)
         self.final_fusion = DynamicFeatureFusion(width)
         self.final_layer = FinalBlock(width, width)
-        self.output_layer = nn.Conv3d(width, out_channels, 1)
+        self.output_layer = PointwiseConv3d(width, out_channels)
 
     def forward(self, features: list[Tensor], salience: Tensor) -> list[Tensor]:
-        """Encoder maps, finest first, and salience → logits, finest first; only the finest unless deeply supervised."""
+        """Encoder maps (finest first) and salience → logits (finest first; one unless deeply supervised)."""
         *skips, x = features
         logits: list[Tensor] = []
         for up, norm, fuse, stage, head in zip(

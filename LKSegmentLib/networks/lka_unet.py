@@ -1,18 +1,20 @@
-"""The large-kernel attention U-Net: Li, Nan, Del Ser, Yang, Cognitive Computation 2023/24 (LKAU-Net, MIUA 2022).
+"""The LK-attention U-Net: Li, Nan, Del Ser, Yang, Cognitive Computation 2023/24 (LKAU-Net, MIUA 2022).
 
 A plain six-level U-Net whose upsampled maps pass through large-kernel attention before they meet the skip:
 
     level       0     1     2     3     4     5        resolution: input / 2^level
     channels   32    64   128   256   512   512        (published)
     base        -     -     -     -     -     -
-    mid         -     -  21,3     -     -     -        nominal kernel, dilation (published; confirmed by the count)
-    full     21,3  15,3   9,3   9,3   6,2     -        (reconstructed: the table of the paper could not be read)
+    mid         -     -  21,3     -     -     -        nominal kernel, dilation (published; confirmed by the
+    count) full     21,3  15,3   9,3   9,3   6,2     -        (reconstructed: the table of the paper could not
+    be read)
 
-Firm: channels, the equation of the attention module, mid, and full at level 4; full at level 0 is likely, its levels
-3, 2 and 1 are reconstructed. Not printed anywhere and chosen here: the number of normalisation groups (8), the order
-of the concatenation (attention first), auxiliary heads as plain 1³ convolutions.
+Firm: channels, the equation of the attention module, mid, and full at level 4; full at level 0 is likely, its
+levels 3, 2 and 1 are reconstructed. Not printed anywhere and chosen here: the number of normalisation groups
+(8), the order of the concatenation (attention first), auxiliary heads as plain 1³ convolutions.
 
-No official weights exist. The tensor names are ours, and the state dict of base is a subset of those of mid and full.
+No official weights exist. The tensor names are ours, and the state dict of base is a subset of those of mid
+and full.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from LKSegmentLib.errors import InputError
+from LKSegmentLib.operators import PointwiseConv3d
 
 from .blocks import LKAttention
 from .constraints import check_input, one_of, switch, whole, whole_list
@@ -47,10 +50,10 @@ class LKAUNet(nn.Module):
         in_channels: of the image.
         out_channels: classes (softmax) or regions (sigmoid); the network returns logits.
         variant: which upsampled maps are attended: one at level 2 (`"mid"`), all (`"full"`), none (`"base"`).
-        deep_supervision: return logits at levels 0 to 3 instead of level 0 alone. The auxiliary heads exist (and
-            count among the parameters) either way; they are run only when asked for.
-        order: of the two depth-wise convolutions: `"dwd_dw"` is the paper's equation, `"dw_dwd"` that of VAN. Do
-            not change it between training and inference: results differ near the border.
+        deep_supervision: return logits at levels 0 to 3 instead of level 0 alone. The auxiliary heads exist
+            (and count among the parameters) either way; they are run only when asked for.
+        order: of the two depth-wise convolutions: `"dwd_dw"` is the paper's equation, `"dw_dwd"` that of VAN.
+            Do not change it between training and inference: results differ near the border.
         feature_sizes: channels of levels 0, 1, …
         norm_groups: groups of the group normalisation, at most the channels of a level.
         attention: {level: (K, d)} instead of the variant's own.
@@ -112,22 +115,26 @@ class LKAUNet(nn.Module):
         )
         self.dec = nn.ModuleList(_Stage(2 * widths[n], widths[n], groups) for n in levels)
         self.heads = nn.ModuleDict(
-            {str(n): nn.Conv3d(widths[n], out_channels, 1) for n in (0, *self.auxiliary_levels)}
+            {str(n): PointwiseConv3d(widths[n], out_channels) for n in (0, *self.auxiliary_levels)}
         )
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
         """Segment.
 
         Args:
-            image: (batch, in_channels, k, j, i); each size a multiple of `size_multiple` (32 with six levels).
+            image: (batch, in_channels, k, j, i); each size a multiple of `size_multiple` (32 with six
+                levels).
 
         Returns:
-            Logits (batch, out_channels, k, j, i); with deep supervision a list of them at 1, 1/2, 1/4 and 1/8.
+            Logits (batch, out_channels, k, j, i); with deep supervision a list of them at 1, 1/2, 1/4 and
+            1/8.
 
         Raises:
             InputError: a size or a number of channels that the network cannot take.
         """
-        check_input("LK-attention U-Net", image.shape, self.in_channels, self.size_multiple, self.minimum_size)
+        check_input(
+            "LK-attention U-Net", image.shape, self.in_channels, self.size_multiple, self.minimum_size
+        )
         skips = [self.enc[0](image)]
         for down, stage in zip(self.down, list(self.enc)[1:], strict=True):
             skips.append(stage(down(skips[-1])))

@@ -1,7 +1,8 @@
 """Weights in the key layout the authors published: in, strictly, and out again, bit for bit.
 
-Our networks keep the published tensor names where there are any, so most need no translation. Where one does, its
-class has `official_to_native` and `native_to_official`. Networks without published weights use their own layout.
+Our networks keep the published tensor names where there are any, so most need no translation. Where one does,
+its class has `official_to_native` and `native_to_official`. Networks without published weights use their own
+layout.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ _PREFIXES = ("module.", "_orig_mod.")
 def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """The bare tensors of a checkpoint, whatever it is wrapped in.
 
-    Takes off the containers of nnU-Net v2 (`network_weights`) and of common trainers (`state_dict`, `model`), and the
-    prefixes that `DataParallel` (`module.`) and `torch.compile` (`_orig_mod.`) put before every key, in any order.
+    Takes off the containers of nnU-Net v2 (`network_weights`) and of common trainers (`state_dict`, `model`),
+    and the prefixes that `DataParallel` (`module.`) and `torch.compile` (`_orig_mod.`) put before every key,
+    in any order.
 
     Raises:
         InputError: what is left is not a mapping of names to tensors.
@@ -32,7 +34,9 @@ def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     while isinstance(found, Mapping) and (held := [name for name in _CONTAINERS if _holds(found, name)]):
         found = found[held[0]]
     if not isinstance(found, Mapping) or not found:
-        raise InputError("The checkpoint holds no state dict: a mapping of tensor names to tensors is needed.")
+        raise InputError(
+            "The checkpoint holds no state dict: a mapping of tensor names to tensors is needed."
+        )
     tensors: dict[str, Tensor] = {}
     for key, value in found.items():
         if isinstance(value, (np.ndarray, np.generic)):
@@ -41,7 +45,9 @@ def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
             raise InputError(f"The checkpoint's entry {key!r} is a {type(value).__name__}, not a tensor.")
         tensors[_bare(key)] = value
     if len(tensors) != len(found):
-        raise InputError("Two entries of the checkpoint have the same name once their prefixes are taken off.")
+        raise InputError(
+            "Two entries of the checkpoint have the same name once their prefixes are taken off."
+        )
     return tensors
 
 
@@ -72,7 +78,11 @@ def load_official(network: nn.Module, state_dict: Mapping[str, Any]) -> nn.Modul
     ]
     faults = [
         f"{title}: {_first(found)}"
-        for title, found in (("missing", missing), ("not in the network", surplus), ("other shapes", reshaped))
+        for title, found in (
+            ("missing", missing),
+            ("not in the network", surplus),
+            ("other shapes", reshaped),
+        )
         if found
     ]
     if faults:

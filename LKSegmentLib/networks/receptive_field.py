@@ -1,7 +1,7 @@
 """How far a voxel of a feature map can see along one axis: exact, by following intervals through the layers.
 
-Only convolutions count. Global pools, normalisation statistics and attention over the whole map reach everywhere; the
-documentation of a network says where it has them.
+Only convolutions count. Global pools, normalisation statistics and attention over the whole map reach
+everywhere; the documentation of a network says where it has them.
 """
 
 from __future__ import annotations

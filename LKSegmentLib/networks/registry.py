@@ -1,4 +1,4 @@
-"""The list of networks: build one by name, and say what is known about it. Imports torch only when it must."""
+"""The list of networks: build one by name, say what is known about it. Imports torch only when it must."""
 
 from __future__ import annotations
 

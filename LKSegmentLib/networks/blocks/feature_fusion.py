@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from LKSegmentLib.errors import InputError
+from LKSegmentLib.operators import PointwiseConv3d
 
 
 class DynamicFeatureFusion(nn.Module):
@@ -19,8 +20,8 @@ class DynamicFeatureFusion(nn.Module):
         w_sp = sigmoid( Conv1_{d→1}(x) + Conv1_{d→1}(k) )
         out  = w_sp · F_ch
 
-    The paper writes F with the encoder first; the released weights have the decoder first, which is followed here.
-    The channel gate pools over the whole map, so the result depends on the window.
+    The paper writes F with the encoder first; the released weights have the decoder first, which is followed
+    here. The channel gate pools over the whole map, so the result depends on the window.
 
     Args:
         channels: d, of each of the two maps.
@@ -33,10 +34,10 @@ class DynamicFeatureFusion(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv_atten = nn.Sequential(nn.Conv3d(2 * channels, 2 * channels, 1, bias=False), nn.Sigmoid())
-        self.conv_redu = nn.Conv3d(2 * channels, channels, 1, bias=False)
-        self.conv1 = nn.Conv3d(channels, 1, 1)
-        self.conv2 = nn.Conv3d(channels, 1, 1)
+        self.conv_atten = nn.Sequential(PointwiseConv3d(2 * channels, 2 * channels, bias=False), nn.Sigmoid())
+        self.conv_redu = PointwiseConv3d(2 * channels, channels, bias=False)
+        self.conv1 = PointwiseConv3d(channels, 1)
+        self.conv2 = PointwiseConv3d(channels, 1)
         self.nonlin = nn.Sigmoid()
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
@@ -46,7 +47,9 @@ class DynamicFeatureFusion(nn.Module):
             InputError: the maps differ in shape.
         """
         if x.shape != skip.shape:
-            raise InputError(f"Feature fusion needs two maps of one shape; got {[*x.shape]} and {[*skip.shape]}.")
+            raise InputError(
+                f"Feature fusion needs two maps of one shape; got {[*x.shape]} and {[*skip.shape]}."
+            )
         both = torch.cat((x, skip), dim=1)
         channel_gate = self.conv_atten(both.mean((2, 3, 4), keepdim=True))
         fused = self.conv_redu(both * channel_gate)

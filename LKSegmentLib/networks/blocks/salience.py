@@ -20,10 +20,10 @@ class SalienceLayer(nn.Module):
         t = LeakyReLU_0.2(BN(Conv3(image)))
         S = t + ChannelMixer(BN(t))
 
-    In the published network both BN are one module: one set of weights and of running statistics, updated twice in
-    every training step, so the statistics used in evaluation are a blend that fits neither place (measured: after 300
-    steps the outputs in training and in evaluation differ by 35 %). `norm="separate"` gives the mixer a BN of its own
-    (`mixer_norm`), for training from scratch.
+    In the published network both BN are one module: one set of weights and of running statistics, updated
+    twice in every training step, so the statistics used in evaluation are a blend that fits neither place
+    (measured: after 300 steps the outputs in training and in evaluation differ by 35 %). `norm="separate"`
+    gives the mixer a BN of its own (`mixer_norm`), for training from scratch.
 
     Args:
         in_channels: of the image.

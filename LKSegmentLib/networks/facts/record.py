@@ -28,14 +28,16 @@ class NetworkFacts:
     Attributes:
         title: the name the authors use.
         summary: one sentence for a list.
-        status: "exact" (the published network, tensor for tensor), "reconstruction" (parts are inferred), "own"
-            (designed in this project) or "baseline" (taken from a library as it is).
+        status: "exact" (the published network, tensor for tensor), "reconstruction" (parts are inferred),
+            "own" (designed in this project) or "baseline" (taken from a library as it is).
         status_note: what exactly is firm and what is not.
         citation: paper, and repository with the commit that was read.
         licence: what may be done with the authors' code and weights.
-        reference: the configuration that `parameters` and the published figures refer to: arguments of `create`.
+        reference: the configuration that `parameters` and the published figures refer to: arguments of
+            `create`.
         reference_size: input size (k, j, i) at which multiply-accumulates are counted.
-        parameters: exact count in the reference configuration (checked by a test); None: counted at run time only.
+        parameters: exact count in the reference configuration (checked by a test); None: counted at run time
+            only.
         gmacs: exact multiply-accumulates, in 10⁹, at `reference_size` (checked by a test), or None likewise.
         published: the authors' figures.
         known_problems: of the published code or paper.
