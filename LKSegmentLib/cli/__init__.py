@@ -1,0 +1,1 @@
+"""The command `lksegment`: one file for each command, listed in `commands.py`."""

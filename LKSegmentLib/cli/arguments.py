@@ -1,0 +1,71 @@
+"""Arguments that several commands share, and their reading."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from typing import Any
+
+Triple = tuple[float, float, float]
+
+_COORDINATE_OPTIONS = ("--point", "--negative")
+
+
+def joined(words: Sequence[str]) -> list[str]:
+    """Glue coordinates to their option: argparse takes `-40,12,5` in `--point -40,12,5` for an option itself."""
+    result: list[str] = []
+    for word in words:
+        if result and result[-1] in _COORDINATE_OPTIONS and word.startswith("-") and "," in word:
+            result[-1] += f"={word}"
+        else:
+            result.append(word)
+    return result
+
+
+def triple(text: str) -> Triple:
+    """`R,A,S` or `I,J,K`: three finite numbers with commas between."""
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != 3 or not all(math.isfinite(value) for value in values):
+        raise argparse.ArgumentTypeError(f"'{text}' is not three numbers with commas between, such as -42,18,96.5")
+    return values[0], values[1], values[2]
+
+
+class _Click(argparse.Action):
+    """Collects positive and negative clicks in one list: their order on the command line is their order in time."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        clicks = [*(getattr(namespace, self.dest) or []), (values, option == "--point")]
+        setattr(namespace, self.dest, clicks)
+
+
+def add_clicks(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """`--point`, `--negative` and `--ijk`; the namespace gets `clicks`: [(triple, positive), ...] in order."""
+    parser.add_argument(
+        "--point", action=_Click, dest="clicks", type=triple, metavar="R,A,S", required=required,
+        help="a click inside the structure, RAS mm; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--negative", action=_Click, dest="clicks", type=triple, metavar="R,A,S",
+        help="a click on something that does not belong to it; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--ijk", action="store_true", help="the clicks are voxel indices I,J,K (from 0) and not RAS mm"
+    )
+
+
+def add_image(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", metavar="IMAGE", help="image file, or folder with one DICOM series")
+    parser.add_argument("--frame", type=int, metavar="N", help="which frame (from 0) of a 4-D image to use")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device", default="auto", metavar="NAME",
+        help="auto, cpu, cuda, cuda:1 or mps; a device that is not there is refused, never exchanged (default: auto)",
+    )  # fmt: skip

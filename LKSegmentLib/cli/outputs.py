@@ -1,0 +1,94 @@
+"""Writing results so that a file is either there as a whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from LKSegmentLib.errors import InputError
+
+LABEL_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+SEGMENTATION_SUFFIX = ".seg.nrrd"
+
+
+def suffix_of(path: Path) -> str:
+    """The part of the name that tells the format: `.seg.nrrd`, `.nii.gz`, or the last suffix; lower case."""
+    name = path.name.lower()
+    for suffix in (SEGMENTATION_SUFFIX, ".nii.gz"):
+        if name.endswith(suffix):
+            return suffix
+    return path.suffix.lower()
+
+
+def output_file(text: str, suffixes: tuple[str, ...], what: str) -> Path:
+    """A path that can be written. Called before any work, so that nobody waits for a result that has no place.
+
+    Raises InputError for a format that is not among `suffixes`, or a folder that cannot be written to.
+    """
+    path = Path(text).expanduser().absolute()
+    if suffix_of(path) not in suffixes:
+        raise InputError(f"The {what} {text} must end with {' or '.join(suffixes)}.")
+    if path.is_dir():
+        raise InputError(f"The {what} {text} is a folder; name a file.")
+    output_folder(path.parent, what, create=False)
+    return path
+
+
+def output_folder(folder: Path, what: str, create: bool = True) -> Path:
+    """The folder, made if wanted. Raises InputError when it is missing, or nothing can be written there."""
+    try:
+        if create:
+            folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except FileNotFoundError as error:
+        raise InputError(f"The folder {folder} for the {what} does not exist; make it first.") from error
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"The {what} cannot go to {folder}: a file is in the way.") from error
+    except PermissionError as error:
+        raise InputError(f"The {what} cannot be written: no permission in the folder {folder}.") from error
+    except OSError as error:
+        raise _no_place(folder, error) from error
+    return folder
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Raises InputError when the disk of `folder` has fewer than `needed` bytes left."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(
+            f"The disk of {folder} is too full: about {needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free."
+        )
+
+
+@contextlib.contextmanager
+def whole_files(*paths: Path) -> Iterator[list[Path]]:
+    """Write results under the yielded paths; they take their real places together, when all of them are complete.
+
+    The yielded paths have the real names (formats and node names come from them) in a hidden folder beside the
+    first one. After an error or a stop that folder is removed and the real places are as before.
+    Raises InputError when the disk is full or the place cannot be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix=".lksegment-", dir=paths[0].parent) as hidden:
+            drafts = []
+            for number, path in enumerate(paths):
+                folder = Path(hidden) / str(number)
+                folder.mkdir()
+                drafts.append(folder / path.name)
+            yield drafts
+            for draft, path in zip(drafts, paths, strict=True):
+                os.replace(draft, path)
+    except OSError as error:
+        raise _no_place(paths[0].parent, error) from error
+
+
+def _no_place(folder: Path, error: OSError) -> InputError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return InputError(f"The disk is full: the results do not fit into {folder}. Make room and run it again.")
+    return InputError(f"The results cannot be written to {folder}: {error.strerror or error}.")
