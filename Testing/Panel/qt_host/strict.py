@@ -1,0 +1,83 @@
+"""Make PySide6 as unforgiving as PythonQt where it matters, and collect what Qt would swallow."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+from PySide6 import QtCore, QtGui, QtWidgets
+
+QT_MODULES = (QtCore, QtGui, QtWidgets)
+
+
+def forbid_attribute_setting() -> None:
+    """Setting a public attribute on any Qt object raises AttributeError from now on.
+
+    PythonQt turns `w.text = "x"` into a property change and refuses an unknown name; PySide6 accepts both
+    silently and changes nothing. Code that must run on both calls the setter, so every such line is a mistake.
+    Names with a leading underscore stay allowed, for the stand-ins.
+    """
+    for module in QT_MODULES:
+        for name in dir(module):
+            candidate = getattr(module, name)
+            if isinstance(candidate, type) and issubclass(candidate, QtCore.QObject):
+                _forbid_on(candidate)
+
+
+def _forbid_on(qt_class: type) -> None:
+    if "__setattr__" in vars(qt_class) and getattr(qt_class.__setattr__, "is_strict", False):
+        return
+    inherited: Callable[[Any, str, Any], None] = qt_class.__setattr__
+
+    def strict(self: Any, name: str, value: Any) -> None:
+        if not name.startswith("_"):
+            raise AttributeError(
+                f"{type(self).__name__}.{name} may not be assigned: call the setter, it works on PythonQt and PySide"
+            )
+        inherited(self, name, value)
+
+    strict.is_strict = True  # type: ignore[attr-defined]
+    qt_class.__setattr__ = strict  # type: ignore[assignment, method-assign]
+
+
+class Complaints:
+    """Exceptions raised in slots (Qt prints and forgets them) and Qt's own warnings, as sentences."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def listen(self) -> None:
+        sys.excepthook = self._on_exception
+        sys.unraisablehook = self._on_unraisable
+        QtCore.qInstallMessageHandler(self._on_message)
+
+    def stop(self) -> None:
+        sys.excepthook = sys.__excepthook__
+        sys.unraisablehook = sys.__unraisablehook__
+        QtCore.qInstallMessageHandler(None)
+
+    def _on_exception(self, kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
+        self.sentences.append(f"{kind.__name__}: {error}")
+        sys.__excepthook__(kind, error, trace)
+
+    def _on_unraisable(self, unraisable: Any) -> None:
+        self.sentences.append(f"{unraisable.exc_type.__name__}: {unraisable.exc_value} in {unraisable.object}")
+
+    def _on_message(self, kind: QtCore.QtMsgType, context: QtCore.QMessageLogContext, message: str) -> None:
+        # The offscreen platform cannot do these two, and says so for every window.
+        if "This plugin does not support" in message:
+            return
+        if kind in (QtCore.QtMsgType.QtWarningMsg, QtCore.QtMsgType.QtCriticalMsg, QtCore.QtMsgType.QtFatalMsg):
+            self.sentences.append(f"Qt: {message}")
+
+
+def qt_module() -> types.ModuleType:
+    """The module `qt` of Slicer: all names of Qt's modules in one."""
+    module = types.ModuleType("qt")
+    for source in QT_MODULES:
+        for name in dir(source):
+            if not name.startswith("__"):
+                setattr(module, name, getattr(source, name))
+    return module
