@@ -47,7 +47,10 @@ class PromptChannels:
         self._clicks = 0
 
     def add_click(self, position: tuple[float, float, float], positive: bool) -> None:
-        """Add a click at ``position`` (k, j, i) in voxels of the window, which may lie outside of it."""
+        """Add a click at ``position`` (k, j, i) in voxels of the window.
+
+        A click outside of the window says where, but nothing about intensity: the window does not show it.
+        """
         sign = 0 if positive else 1
         offsets = [axis - centre for axis, centre in zip(self._axes, position, strict=True)]
         squared = (
@@ -56,6 +59,8 @@ class PromptChannels:
         near = np.exp(squared * np.float32(-0.5 / _NEAR**2))
         far = np.exp(np.sqrt(squared) * np.float32(-1 / _FAR))
         np.maximum(self.array[2 + sign], 0.5 * (near + far), out=self.array[2 + sign])
+        if not all(-0.5 <= place <= edge - 0.5 for place, edge in zip(position, self._smoothed.shape, strict=True)):
+            return
         value, noise = self._look_around(position)
         difference = np.abs(self._smoothed - value)
         np.maximum(self.array[5 + sign], np.exp(difference / -np.float32(_TOLERANCE)), out=self.array[5 + sign])

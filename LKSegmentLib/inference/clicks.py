@@ -1,0 +1,266 @@
+"""Click after click on one volume: the window around the structure, the network's answer, the mask on the volume.
+
+The mask depends on the volume, the package and the ordered clicks alone. Every prefix of the clicks is remembered, so
+undoing is free, moving an earlier click replays from there, and a restarted worker comes to the same mask.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from LKSegmentLib.errors import Cancelled, InputError
+from LKSegmentLib.prompts import CHANNELS, Point, PromptChannels
+from LKSegmentLib.volumes import Grid, Volume, canonical_axes
+
+from .click_window import Box, ClickWindow
+
+if TYPE_CHECKING:
+    from LKSegmentLib.packages import Package
+
+Mask = NDArray[np.bool_]
+Progress = Callable[[str, float], None]
+
+_ZOOM = 1.5  # how much wider the next window is
+_MARGIN = 1.25  # a window is at least this much wider than the mask and the clicks in it
+_TOUCHING = 4  # voxels on an inner face of the window, from which on the structure is taken to go on outside
+_REMEMBERED = 32  # prefixes of clicks
+
+
+@dataclass(frozen=True)
+class MaskBox:
+    """A mask as its bounding box: ``array`` uint8 (k, j, i) placed at ``lower`` (k, j, i) of the volume's grid."""
+
+    lower: tuple[int, int, int]
+    array: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, mask: NDArray[np.generic]) -> MaskBox:
+        """The bounding box of the non-zero voxels of a whole-volume mask (k, j, i)."""
+        filled = np.asarray(mask) != 0
+        bounds = []
+        for axis in range(3):
+            hit = np.flatnonzero(filled.any(axis=tuple(other for other in range(3) if other != axis)))
+            if hit.size == 0:
+                return cls((0, 0, 0), np.zeros((0, 0, 0), np.uint8))
+            bounds.append(slice(int(hit[0]), int(hit[-1]) + 1))
+        lower = (bounds[0].start, bounds[1].start, bounds[2].start)
+        return cls(lower, np.ascontiguousarray(filled[tuple(bounds)], dtype=np.uint8))
+
+    def full(self, shape: tuple[int, int, int]) -> Mask:
+        """The mask on a whole grid of ``shape`` (k, j, i)."""
+        mask = np.zeros(shape, bool)
+        if self.array.size:
+            place = tuple(slice(low, low + size) for low, size in zip(self.lower, self.array.shape, strict=True))
+            mask[place] = self.array != 0
+        return mask
+
+
+@dataclass(frozen=True)
+class ClickState:
+    """What is known after some clicks, on the volume's canonical axes."""
+
+    mask: MaskBox
+    window: ClickWindow
+    inputs: NDArray[np.float32]  # (channels, k, j, i): what the network saw last
+
+
+class ClickModelSession:
+    """Clicks on ``volume`` answered by the click model ``package`` on ``device``.
+
+    Args:
+        volume: one channel, ``(k, j, i)``.
+        package: a package of kind "click".
+        device: where the network runs.
+
+    Raises:
+        InputError: several channels, or a package that is no click model.
+    """
+
+    def __init__(self, volume: Volume, package: Package, device: torch.device | str = "cpu") -> None:
+        if volume.array.ndim != 3:
+            raise InputError(
+                f"Clicks need a volume with one channel; this one has {volume.channels}. Choose one channel."
+            )
+        manifest = package.manifest
+        if manifest.kind != "click" or manifest.in_channels != len(CHANNELS):
+            raise InputError(f"The model {manifest.name!r} does not take clicks; choose a click model such as lk_click.")
+        self.volume = volume
+        self.package = package
+        self.device = torch.device(device)
+        self._axes = canonical_axes(volume.grid)
+        self._array = self._axes.apply_array(volume.array)
+        self._grid: Grid = self._axes.apply_grid(volume.grid)
+        self._edge = int(manifest.window[0])
+        self._network = package.network(self.device)
+        self._states: OrderedDict[tuple[Point, ...], ClickState] = OrderedDict()
+
+    def mask_for(
+        self,
+        points: Sequence[Point],
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> MaskBox:
+        """The mask after these clicks, in order, on the volume's grid. No clicks: an empty mask.
+
+        Raises:
+            InputError: a click outside the volume, or the first click is negative.
+            Cancelled: ``cancelled()`` became true; the session stays usable.
+        """
+        if not points:
+            return MaskBox((0, 0, 0), np.zeros((0, 0, 0), np.uint8))
+        state = self.state_for(points, progress, cancelled)
+        return self._on_volume_axes(state.mask)
+
+    def state_for(
+        self,
+        points: Sequence[Point],
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> ClickState:
+        """As :meth:`mask_for`, with the window and what the network saw; for inspection. At least one click."""
+        clicks = tuple(points)
+        self._check(clicks)
+        known = next((n for n in range(len(clicks), 0, -1) if clicks[:n] in self._states), 0)
+        state = self._states.get(clicks[:known])
+        for count in range(known + 1, len(clicks) + 1):
+            if progress is not None:
+                progress("clicks", (count - known - 1) / (len(clicks) - known))
+            state = self._after(clicks[:count], state, cancelled)
+            self._remember(clicks[:count], state)
+        if progress is not None:
+            progress("clicks", 1.0)
+        assert state is not None
+        self._states.move_to_end(clicks)
+        return state
+
+    @property
+    def canonical_grid(self) -> Grid:
+        """The grid of :class:`ClickState`: the volume's, its axes turned closest to RAS."""
+        return self._grid
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """The package's network, in eval mode on the session's device."""
+        return self._network
+
+    def _check(self, clicks: tuple[Point, ...]) -> None:
+        for number, point in enumerate(clicks, 1):
+            if not self.volume.grid.contains(point.ras):
+                place = ", ".join(f"{value:g}" for value in point.ras)
+                raise InputError(f"Click {number} at RAS ({place}) mm lies outside the volume; place it inside.")
+        if not clicks[0].positive:
+            raise InputError("The first click must be positive: click inside the structure first.")
+
+    def _remember(self, clicks: tuple[Point, ...], state: ClickState) -> None:
+        self._states[clicks] = state
+        while len(self._states) > _REMEMBERED:
+            self._states.popitem(last=False)
+
+    def _voxel(self, point: Point) -> NDArray[np.float64]:
+        return self._grid.ijk_of(point.ras)[::-1]
+
+    def _after(
+        self, clicks: tuple[Point, ...], before: ClickState | None, cancelled: Callable[[], bool] | None
+    ) -> ClickState:
+        """One more click: choose the window, ask the network, widen the window while the mask runs out of it."""
+        window = self._first_window(clicks[-1]) if before is None else self._next_window(clicks[-1], before)
+        while True:
+            if cancelled is not None and cancelled():
+                raise Cancelled("The click was cancelled.")
+            inputs = self._inputs(window, clicks, before)
+            logits = self._logits(inputs)
+            if window.covers_volume or not _runs_out(logits > 0, window):
+                break
+            window = self._wider(window, logits > 0)
+        answer = window.spread(logits) > 0
+        return ClickState(self._pasted(answer, window.volume_box, before), window, inputs)
+
+    def _first_window(self, click: Point) -> ClickWindow:
+        return self._window(self._voxel(click), self._finest_step)
+
+    @property
+    def _finest_step(self) -> float:
+        return float(np.median(self._grid.spacing))
+
+    def _window(self, centre: NDArray[np.float64], step: float) -> ClickWindow:
+        """A window near ``centre`` that does not hang out of the volume more than it must."""
+        size = np.array(self._grid.shape, float)
+        half = self._edge / 2 * step / np.array(self._grid.spacing[::-1])
+        inside = np.clip(centre, half - 0.5, size - 0.5 - half)
+        return ClickWindow(self._grid, _triple(np.where(2 * half >= size, (size - 1) / 2, inside)), step, self._edge)
+
+    def _next_window(self, click: Point, before: ClickState) -> ClickWindow:
+        """The last window while click and mask sit well in it, else one around both, wider or closer."""
+        voxel = self._voxel(click)
+        low, high = voxel.copy(), voxel.copy()
+        if before.mask.array.size:
+            low = np.minimum(low, before.mask.lower)
+            high = np.maximum(high, np.add(before.mask.lower, before.mask.array.shape) - 1)
+        extent = (high - low + 1) * np.array(self._grid.spacing[::-1])
+        step = max(self._finest_step, _MARGIN * float(extent.max()) / self._edge)
+        border = self._edge / 16
+        inner = before.window.position_of(voxel)
+        sits = all(border <= place <= self._edge - 1 - border for place in inner) or before.window.covers_volume
+        if sits and before.window.step < _ZOOM * step:
+            return before.window
+        return self._window((low + high) / 2, step if before.window.step >= _ZOOM * step else max(step, before.window.step))
+
+    def _wider(self, window: ClickWindow, mask: Mask) -> ClickWindow:
+        """A wider window, moved half way towards the middle of the mask."""
+        filled = np.argwhere(mask)
+        middle = (filled.min(0) + filled.max(0)) / 2 - (self._edge - 1) / 2
+        centre = np.array(window.centre) + 0.5 * middle * np.array(window.ratios)
+        return self._window(centre, window.step * _ZOOM)
+
+    def _inputs(
+        self, window: ClickWindow, clicks: tuple[Point, ...], before: ClickState | None
+    ) -> NDArray[np.float32]:
+        channels = PromptChannels(window.sample(self._array))
+        for click in clicks:
+            channels.add_click(window.position_of(self._voxel(click)), click.positive)
+        if before is not None and before.mask.array.size:
+            previous = before.mask.full(self._grid.shape)
+            channels.set_previous_mask(window.sample(previous.view(np.uint8)) > 0.5)
+        return channels.array
+
+    def _logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        tensor = torch.from_numpy(inputs)[None].to(self.device, memory_format=torch.channels_last_3d)
+        with torch.inference_mode():
+            logits = self._network(tensor)
+        result: NDArray[np.float32] = logits[0, 0].float().cpu().numpy()
+        return result
+
+    def _pasted(self, answer: Mask, box: Box, before: ClickState | None) -> MaskBox:
+        """The answer in its box over what was there; outside the window the earlier mask stays."""
+        if before is None or not before.mask.array.size:
+            inside = MaskBox.of(answer)
+            lower = tuple(part.start + low for part, low in zip(box, inside.lower, strict=True))
+            return MaskBox((lower[0], lower[1], lower[2]), inside.array)
+        whole = before.mask.full(self._grid.shape)
+        whole[box] = answer
+        return MaskBox.of(whole)
+
+    def _on_volume_axes(self, mask: MaskBox) -> MaskBox:
+        if self._axes.is_identity or not mask.array.size:
+            return mask
+        whole = self._axes.undo_array(mask.full(self._grid.shape).view(np.uint8))
+        return MaskBox.of(whole)
+
+
+def _triple(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    k, j, i = (float(value) for value in values)
+    return k, j, i
+
+
+def _runs_out(mask: Mask, window: ClickWindow) -> bool:
+    """Whether the mask reaches a face of the window behind which the volume goes on."""
+    return any(
+        int(np.count_nonzero(np.take(mask, index, axis=axis))) >= _TOUCHING for axis, index in window.outermost_inside()
+    )
