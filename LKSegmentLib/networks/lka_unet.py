@@ -92,7 +92,9 @@ class LKAUNet(nn.Module):
         self.attention = _checked_attention(ATTENTION[variant] if attention is None else attention, deepest)
         # Published: "additional outputs at all scales except the two lowest levels".
         self.auxiliary_levels = tuple(range(1, deepest - 1))
-        self.size_multiple = self.minimum_size = 2**deepest
+        self.size_multiple = 2**deepest
+        # A group that is one channel needs more than one voxel to have a variance.
+        self.minimum_size = self.size_multiple * (2 if widths[-1] <= groups else 1)
         one_of("order", order, get_args(Order))
 
         first = _Stage(in_channels, widths[0], groups)
