@@ -236,11 +236,11 @@ def test_receptive_fields_are_those_of_the_gradient() -> None:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.fill_(0.1)
-    image = torch.ones(1, 1, 256, 8, 8, dtype=torch.double, requires_grad=True)
+    image = torch.ones(1, 1, 256, 16, 16, dtype=torch.double, requires_grad=True)
     logits = network(image)
     widest = 0
     for voxel in range(124, 132):
-        (gradient,) = torch.autograd.grad(logits[0, 0, voxel, 4, 4], image, retain_graph=True)
+        (gradient,) = torch.autograd.grad(logits[0, 0, voxel, 8, 8], image, retain_graph=True)
         seen = gradient[0, 0].abs().sum((1, 2)).nonzero().flatten()
         widest = max(widest, int(seen[-1] - seen[0]) + 1)
     assert network.receptive_fields()[-1].voxels == widest
