@@ -1,0 +1,199 @@
+"""The names people script against: `segment`, `ClickSession`, `inspect`.
+
+They call the same engine as the panel and the command, in this process: the same input gives the same voxels.
+Errors are `InputError` (the input can be mended), `RunError` (it failed while running) and `Cancelled`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from LKSegmentLib.engine.failures import plain_errors
+from LKSegmentLib.engine.results import Map, MaskBox, SegmentResult
+from LKSegmentLib.engine.service import Service
+from LKSegmentLib.errors import InputError
+from LKSegmentLib.prompts import Point
+from LKSegmentLib.volumes import Volume
+
+Mask = NDArray[np.bool_]
+Progress = Callable[[str, float], None]
+Triple = Sequence[float]
+
+_IMAGE = 0  # a service of our own holds one image
+
+
+def segment(
+    volume: Volume,
+    model: str | os.PathLike[str],
+    device: str = "auto",
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> SegmentResult:
+    """Segment a whole volume.
+
+    Args:
+        volume: the image; channels as the model's manifest lists them.
+        model: name of an installed model, or path of a model package.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        progress: called with a stage and the fraction of it that is done.
+        cancelled: asked between windows; true stops the run.
+
+    Returns:
+        `labels`: Volume of uint16 on the input's grid; `names[n]`: the name of label n + 1.
+
+    Raises:
+        InputError, RunError, Cancelled.
+    """
+    service = _service_with(volume)
+    with plain_errors(device):
+        return service.segment(_IMAGE, os.fspath(model), device, progress or _silent, cancelled or _never)
+
+
+class ClickSession:
+    """Segment one structure click by click.
+
+        with ClickSession(volume) as session:
+            mask = session.add_point((-42.0, 18.0, 96.5))
+            mask = session.add_point((-30.0, 18.0, 90.0), positive=False)
+
+    The mask depends on the volume, the model and the ordered clicks only.
+
+    Args:
+        volume: one channel, (k, j, i).
+        model: name of an installed click model, or path of a model package.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+    """
+
+    def __init__(self, volume: Volume, model: str | os.PathLike[str] = "lk_click", device: str = "auto") -> None:
+        self._volume = volume
+        self._model = os.fspath(model)
+        self._device = device
+        self._points: tuple[Point, ...] = ()
+        self._mask: Mask = np.zeros(volume.grid.shape, bool)
+        self._service: Service | None = _service_with(volume)
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """The clicks so far, in order."""
+        return self._points
+
+    @property
+    def mask(self) -> Mask:
+        """The mask (k, j, i) after the last click."""
+        return self._mask.copy()
+
+    def add_point(self, ras: Triple, positive: bool = True) -> Mask:
+        """Click at `ras` (r, a, s) mm and return the mask, bool (k, j, i).
+
+        Raises InputError for a point outside the volume, and then the click does not count.
+        """
+        r, a, s = _three(ras)
+        return self._moved_to((*self._points, Point((r, a, s), positive)))
+
+    def undo(self) -> Mask:
+        """Take the last click back and return the mask before it. InputError when there is no click."""
+        if not self._points:
+            raise InputError("There is no click to take back.")
+        return self._moved_to(self._points[:-1])
+
+    def reset(self) -> Mask:
+        """Take all clicks back; the next one begins a new structure. Returns the empty mask."""
+        return self._moved_to(())
+
+    def close(self) -> None:
+        """Free the model and the image. Calling it twice is no mistake."""
+        if self._service is not None:
+            self._service.close_image(_IMAGE)
+            self._service = None
+
+    def __enter__(self) -> ClickSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _moved_to(self, points: tuple[Point, ...]) -> Mask:
+        if self._service is None:
+            raise InputError("This click session is closed; begin a new one.")
+        if points:
+            box, _ = _clicked(self._service, self._model, self._device, points, maps=False)
+            mask = box.full(self._volume.grid.shape)
+        else:
+            mask = np.zeros(self._volume.grid.shape, bool)
+        self._points, self._mask = points, mask
+        return self.mask
+
+
+def inspect(
+    volume: Volume,
+    model: str | os.PathLike[str] = "lk_click",
+    layers: Sequence[str] | None = None,
+    points: Iterable[tuple[Triple, bool]] | None = None,
+    device: str = "auto",
+) -> tuple[Volume, list[Map]]:
+    """Run a click model and record its attention; the answer is the same as without recording.
+
+    Args:
+        volume: one channel, (k, j, i).
+        model: name of an installed click model, or path of a model package.
+        layers: names of the maps wanted; None for all.
+        points: [((r, a, s), positive), ...] in order, RAS mm.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+
+    Returns:
+        The mask as a Volume of uint8 on the input's grid, and the maps: `.name`, `.volume`, `.passport`.
+
+    Raises:
+        InputError: no points, or a layer that the network does not have (the sentence lists those it has).
+    """
+    clicks = tuple(Point(_three(ras), positive) for ras, positive in points or ())
+    if not clicks:
+        raise InputError("The maps of a click model depend on the clicks: give points=[((r, a, s), True), ...].")
+    box, maps = _clicked(_service_with(volume), os.fspath(model), device, clicks, maps=True)
+    mask = volume.with_array(box.full(volume.grid.shape).astype(np.uint8))
+    return mask, chosen_maps(maps, layers)
+
+
+def chosen_maps(maps: list[Map], layers: Sequence[str] | None) -> list[Map]:
+    """The maps with these names, in this order; all for None. InputError lists the names there are."""
+    if layers is None:
+        return maps
+    by_name = {found.name: found for found in maps}
+    for layer in layers:
+        if layer not in by_name:
+            raise InputError(f"There is no map {layer!r}; the maps are: {', '.join(by_name)}.")
+    return [by_name[layer] for layer in layers]
+
+
+def _service_with(volume: Volume) -> Service:
+    service = Service()
+    service.open_image(_IMAGE, volume.array, volume.ijk_to_ras)
+    return service
+
+
+def _clicked(
+    service: Service, model: str, device: str, points: tuple[Point, ...], maps: bool
+) -> tuple[MaskBox, list[Map]]:
+    with plain_errors(device):
+        result = service.click(_IMAGE, model, device, list(points), maps, _silent, _never)
+    return result.box, result.maps
+
+
+def _three(ras: Any) -> tuple[float, float, float]:
+    return Point(ras).ras
+
+
+def _silent(stage: str, fraction: float) -> None:
+    pass
+
+
+def _never() -> bool:
+    return False
