@@ -51,7 +51,7 @@ def _tissues(wholes: dict[int, int], rng: np.random.Generator) -> tuple[Tensor, 
         group_level.setdefault(whole, level)
         levels[part] = level
         textures[part] = abs(rng.normal()) * 0.3 * rng.choice([0.1, 0.5, 1.0])
-    if rng.random() < 0.25:  # air or bone: one tissue far away from the rest
+    if rng.random() < 0.4:  # air or bone: one tissue far away from the rest
         levels[int(rng.integers(count))] += float(rng.choice([-1, 1])) * float(rng.uniform(3, 12))
     return torch.from_numpy(levels).float(), torch.from_numpy(textures).float()
 

@@ -30,6 +30,7 @@ class Layout:
         self.generator = generator
         self.parts = torch.zeros((size,) * 3, dtype=torch.int64)
         self.wholes: dict[int, int] = {0: 0}
+        self.between: set[int] = set()  # membranes and rims: they part structures, nobody means them
         axis = torch.arange(size, dtype=torch.float32)
         self._grid = torch.meshgrid(axis, axis, axis, indexing="ij")
 
@@ -37,8 +38,13 @@ class Layout:
         """Divide the window into regions that touch, as organs do: the largest of several smooth fields wins."""
         count = int(self.rng.integers(2, 10))
         fields = torch.stack([self._field(2, 6) + 0.6 * float(self.rng.normal()) for _ in range(count)])
-        self.parts = fields.argmax(0)
+        best = fields.topk(2, dim=0)
+        self.parts = best.indices[0]
         self.wholes = {part: part for part in range(count)}
+        if self.rng.random() < 0.5:  # fat planes and membranes between organs and muscles that look alike
+            gap = best.values[0] - best.values[1]
+            thickness = float(self.rng.uniform(0.05, 0.35)) * (0.3 + self._field(2, 6).abs())
+            self.between.add(self._paint(gap < thickness))
 
     def add_object(self) -> None:
         """Paint one object of a random kind over what is there."""
@@ -61,7 +67,7 @@ class Layout:
     def _ellipsoid(self, centre: list[float], radius: float, roughness: float) -> Tensor:
         """Signed distance-like field, negative inside, in units of the radius; warped by smooth noise."""
         rotation = np.linalg.qr(self.rng.normal(size=(3, 3)))[0].astype(np.float32)
-        stretch = np.exp(self.rng.uniform(-0.6, 0.6, 3)).astype(np.float32)
+        stretch = np.exp(self.rng.uniform(-0.75, 0.75, 3)).astype(np.float32)
         offsets = torch.stack([axis - middle for axis, middle in zip(self._grid, centre, strict=True)])
         rotated = torch.einsum("ab,bkji->akji", torch.from_numpy(rotation), offsets)
         scaled = rotated / (radius * torch.from_numpy(stretch)).view(3, 1, 1, 1)
@@ -80,7 +86,12 @@ class Layout:
         return part
 
     def _add_blob(self) -> None:
-        self._paint(self._ellipsoid(self._centre(), self._radius(), float(self.rng.uniform(0, 0.3))) < 0)
+        radius = self._radius()
+        field = self._ellipsoid(self._centre(), radius, float(self.rng.uniform(0, 0.3)))
+        if self.rng.random() < 0.25:  # a capsule or fat around it, open in places
+            rim = float(self.rng.uniform(1.0, 2.5)) / radius
+            self.between.add(self._paint((field < rim) & (self._field(2, 6) > -0.5)))
+        self._paint(field < 0)
 
     def _add_shell(self) -> None:
         """A wall around a lumen: bladder, ventricle, skull."""

@@ -23,11 +23,15 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class SyntheticScene:
-    """``image (k, j, i)`` float32 in arbitrary units, ``parts (k, j, i)`` int16 labels, ``wholes``: part → object."""
+    """``image (k, j, i)`` float32 in arbitrary units, ``parts (k, j, i)`` int16 labels, ``wholes``: part → object.
+
+    ``between`` are the parts that only separate others (membranes, rims) and are never a target.
+    """
 
     image: NDArray[np.float32]
     parts: NDArray[np.int16]
     wholes: dict[int, int]
+    between: frozenset[int]
 
 
 def draw_scene(seed: int, size: int = 48) -> SyntheticScene:
@@ -39,14 +43,14 @@ def draw_scene(seed: int, size: int = 48) -> SyntheticScene:
     for _ in range(int(rng.integers(1, 7))):
         layout.add_object()
     image = appearance.render(layout.parts, layout.wholes, rng, generator)
-    return SyntheticScene(image, layout.parts.numpy().astype(np.int16), layout.wholes)
+    return SyntheticScene(image, layout.parts.numpy().astype(np.int16), layout.wholes, frozenset(layout.between))
 
 
 def draw_targets(scene: SyntheticScene, seed: int, count: int) -> list[Mask]:
     """Up to ``count`` connected structures of the scene that a person might mean, as boolean masks."""
     rng = np.random.default_rng(seed)
     present, sizes = np.unique(scene.parts, return_counts=True)
-    weights = sizes**0.3 * (sizes >= 40)
+    weights = sizes**0.3 * (sizes >= 40) * ~np.isin(present, list(scene.between))
     if weights.sum() == 0:
         return []
     targets: list[Mask] = []
