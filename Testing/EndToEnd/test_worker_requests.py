@@ -21,6 +21,17 @@ def new_client(**more):
     return EngineClient(environment={"PYTHONPATH": HERE}, service="worker_fakes:FakeService", **more)
 
 
+def wait_for_stage(client, job, stage):
+    """The events until the job reached this stage."""
+    events = []
+    deadline = time.monotonic() + PATIENCE
+    while job.stage != stage and time.monotonic() < deadline:
+        events += client.poll()
+        time.sleep(0.005)
+    assert job.stage == stage
+    return events
+
+
 @pytest.fixture
 def client():
     with new_client() as one:
@@ -88,12 +99,9 @@ def test_part_of_a_larger_array_and_channels_arrive(warm):
 
 def test_progress_is_told_by_stage(warm, volume):
     job = warm.segment(warm.open_image(volume), "patient")
-    seen = set()
-    deadline = time.monotonic() + PATIENCE
-    while ("windows", 0.25) not in seen and time.monotonic() < deadline:
-        seen |= {(e.job.stage, e.job.progress) for e in warm.poll() if e.kind == "progress" and e.job is job}
-        time.sleep(0.005)
-    assert ("windows", 0.25) in seen and job.state == "running"
+    events = wait_for_stage(warm, job, "windows")
+    assert {(e.job, e.kind) for e in events} == {(job, "progress")}
+    assert job.state == "running" and job.progress == 0.25
     warm.cancel(job)
     with pytest.raises(Cancelled):
         warm.wait(job, PATIENCE)
@@ -106,9 +114,11 @@ def test_starting_is_a_stage_of_its_own(client, volume):
 
 def test_each_job_ends_with_one_event(warm, volume):
     job = warm.segment(warm.open_image(volume), "plain")
-    warm.wait(job, PATIENCE)
-    ends = [e.kind for e in warm.poll() if e.job is job and e.kind != "progress"]
-    assert ends == ["done"] and warm.poll() == []
+    events = []
+    while not job.is_over:
+        events += warm.poll()
+    assert [e.kind for e in events if e.kind != "progress"] == ["done"]
+    assert {e.job for e in events} == {job} and warm.poll() == []
 
 
 def test_a_polite_cancel_keeps_the_worker(warm, volume):
@@ -126,6 +136,7 @@ def test_requests_run_in_the_order_they_came(warm, volume):
     image = warm.open_image(volume)
     first, second, third = (warm.segment(image, model) for model in ("patient", "plain", "unknown"))
     assert [job.state for job in (first, second, third)] == ["running", "queued", "queued"]
+    wait_for_stage(warm, first, "windows")
     warm.cancel(first)
     order = warm.wait(second, PATIENCE).entries[0]["order"]
     assert order[-2:] == ["patient", "plain"]
