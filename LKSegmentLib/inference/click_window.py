@@ -1,7 +1,7 @@
 """A cube of isotropic voxels laid over a volume: image in, answer back out, at the right place in millimetres.
 
 Window and volume share their axis directions, so sampling separates into three small matrix products, one an axis.
-Going to coarser voxels averages (a triangle as wide as the step), which keeps noise and aliasing down.
+Going to coarser voxels averages over each coarse voxel, which keeps noise and aliasing down.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class ClickWindow:
         weights = []
         for axis, part in enumerate(self.volume_box):
             places = (np.arange(part.start, part.stop) - self.centre[axis]) / self.ratios[axis] + (self.edge - 1) / 2
-            weights.append(_linear_weights(places, self.edge, 1.0))
+            weights.append(_weights(places, self.edge, 0.0))
         return _apply(values, weights)
 
     def outermost_inside(self) -> list[tuple[int, int]]:
@@ -106,20 +106,33 @@ class ClickWindow:
         """Weights ``(edge, high - low)`` over the volume's voxels ``low … high`` along one axis."""
         size, ratio = self.grid.shape[axis], self.ratios[axis]
         places = self.centre[axis] + (np.arange(self.edge) - (self.edge - 1) / 2) * ratio
-        reach = max(1.0, ratio)
+        width = ratio if ratio > 1 else 0.0
+        reach = 1 + width / 2
         low = int(np.clip(np.floor(places[0] - reach), 0, size - 1))
         high = int(np.clip(np.ceil(places[-1] + reach) + 1, low + 1, size))
         inside = (places >= -0.5) & (places <= size - 0.5)
-        weights = _linear_weights(np.clip(places, 0, size - 1) - low, high - low, reach)
+        weights = _weights(np.clip(places, 0, size - 1) - low, high - low, width)
         weights[~inside] = 0
         return weights, low, high
 
 
-def _linear_weights(places: NDArray[np.floating], size: int, reach: float) -> Float:
-    """``(len(places), size)``: a triangle of half width ``reach`` around each place, each row summing to 1."""
-    distance = np.abs(np.clip(places, 0, size - 1)[:, None] - np.arange(size)[None])
-    weights = np.clip(1 - distance / reach, 0, None)
+def _weights(places: NDArray[np.floating], size: int, width: float) -> Float:
+    """``(len(places), size)``, each row summing to 1: the linear interpolant, averaged over ``width`` voxels.
+
+    ``width`` 0 is plain linear interpolation. Either way linear functions are reproduced away from the ends.
+    """
+    offsets = np.clip(places, 0, size - 1)[:, None] - np.arange(size)[None]
+    if width == 0:
+        weights = np.clip(1 - np.abs(offsets), 0, None)
+    else:
+        weights = _triangle_below(offsets + width / 2) - _triangle_below(offsets - width / 2)
     return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+
+
+def _triangle_below(offset: NDArray[np.floating]) -> NDArray[np.floating]:
+    """The integral of the unit triangle ``max(0, 1 - |t|)`` from -∞ to ``offset``."""
+    t = np.clip(offset, -1, 1)
+    return np.where(t < 0, 0.5 * (1 + t) ** 2, 1 - 0.5 * (1 - t) ** 2)
 
 
 def _apply(array: Float, weights: list[Float]) -> Float:

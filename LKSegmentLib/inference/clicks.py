@@ -241,6 +241,8 @@ class ClickModelSession:
         """The answer in its box over what was there; outside the window the earlier mask stays."""
         if before is None or not before.mask.array.size:
             inside = MaskBox.of(answer)
+            if not inside.array.size:
+                return inside
             lower = tuple(part.start + low for part, low in zip(box, inside.lower, strict=True))
             return MaskBox((lower[0], lower[1], lower[2]), inside.array)
         whole = before.mask.full(self._grid.shape)

@@ -1,0 +1,157 @@
+"""Click sessions with networks whose answer is known."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from LKSegmentLib.errors import Cancelled, InputError
+from LKSegmentLib.inference.clicks import ClickModelSession, MaskBox
+from LKSegmentLib.prompts import CHANNELS, Point
+from LKSegmentLib.volumes import Volume, canonical_axes
+
+
+class AlikeNetwork(torch.nn.Module):
+    """Says yes where the image is bright and does not look as at the negative clicks."""
+
+    calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        AlikeNetwork.calls += 1
+        return x[:, 0:1] - 1 - 9 * x[:, 6:7]
+
+
+class SimilarNetwork(torch.nn.Module):
+    """Says yes where the image looks as at the positive clicks, also when that is the whole window."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, 5:6] - 0.2
+
+
+def click_package(window: int = 32, network: torch.nn.Module | None = None) -> SimpleNamespace:
+    manifest = SimpleNamespace(name="alike", kind="click", in_channels=len(CHANNELS), window=(window,) * 3)
+    return SimpleNamespace(manifest=manifest, network=lambda device: (network or AlikeNetwork()).eval())
+
+
+def ball_volume(shape=(40, 60, 60), radius_mm=9.0, matrix=None) -> tuple[Volume, np.ndarray, tuple[float, float, float]]:
+    matrix = np.diag([1.0, 1.0, 1.5, 1.0]) if matrix is None else matrix
+    volume = Volume(np.zeros(shape, np.float32), matrix)
+    centre = volume.grid.centre_ras
+    k, j, i = np.indices(shape)
+    distance = np.linalg.norm(volume.grid.ras_of(np.stack((i, j, k), -1)) - centre, axis=-1)
+    ball = distance < radius_mm
+    noise = 0.02 * np.random.default_rng(0).normal(size=shape)
+    return volume.with_array((100 * ball + noise).astype(np.float32)), ball, tuple(float(v) for v in centre)
+
+
+def overlap(mask: np.ndarray, ball: np.ndarray) -> float:
+    return 2 * (mask & ball).sum() / (mask.sum() + ball.sum())
+
+
+def test_a_click_finds_the_ball_at_the_right_place() -> None:
+    volume, ball, centre = ball_volume()
+    mask = ClickModelSession(volume, click_package()).mask_for([Point(centre)]).full(ball.shape)
+    assert overlap(mask, ball) > 0.9
+
+
+def test_the_window_zooms_out_while_the_structure_runs_out_of_it() -> None:
+    volume, ball, centre = ball_volume(shape=(60, 90, 90), radius_mm=30.0)
+    session = ClickModelSession(volume, click_package(16, SimilarNetwork()))
+    state = session.state_for([Point(centre)])
+    assert state.window.step > 3
+    assert overlap(session.mask_for([Point(centre)]).full(ball.shape), ball) > 0.8
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+@pytest.mark.parametrize("flips", [(1, 1, 1), (-1, 1, -1), (-1, -1, -1)])
+def test_the_same_image_stored_otherwise_gives_the_same_mask(axes, flips) -> None:
+    volume, _, centre = ball_volume()
+    reference = ClickModelSession(volume, click_package()).mask_for([Point(centre)]).full(volume.array.shape)
+    turned = np.transpose(volume.array, axes)[tuple(slice(None, None, flip) for flip in flips)]
+    masks = np.transpose(reference, axes)[tuple(slice(None, None, flip) for flip in flips)]
+    # array axis n is index axis 2 - n
+    matrix = np.eye(4)
+    first = np.zeros(3)
+    for axis in range(3):
+        old_index = 2 - axes[axis]
+        new_index = 2 - axis
+        matrix[:3, new_index] = volume.ijk_to_ras[:3, old_index] * flips[axis]
+        first[old_index] = 0 if flips[axis] == 1 else turned.shape[axis] - 1
+    matrix[:3, 3] = volume.grid.ras_of(first)
+    other = Volume(np.ascontiguousarray(turned), matrix)
+    assert canonical_axes(other.grid).canonical.matches(volume.grid)
+    np.testing.assert_array_equal(
+        ClickModelSession(other, click_package()).mask_for([Point(centre)]).full(other.array.shape), masks
+    )
+
+
+def test_undo_is_remembered_and_replay_gives_the_same_mask() -> None:
+    volume, _, (r, a, s) = ball_volume()
+    clicks = [Point((r, a, s)), Point((r + 20, a, s), False), Point((r + 4, a, s))]
+    session = ClickModelSession(volume, click_package())
+    masks = [session.mask_for(clicks[: n + 1]) for n in range(3)]
+    before = AlikeNetwork.calls
+    again = session.mask_for(clicks[:2])
+    assert AlikeNetwork.calls == before
+    np.testing.assert_array_equal(again.array, masks[1].array)
+    replayed = ClickModelSession(volume, click_package()).mask_for(clicks)
+    assert replayed.lower == masks[2].lower
+    np.testing.assert_array_equal(replayed.array, masks[2].array)
+
+
+def test_no_clicks_no_mask() -> None:
+    volume, ball, _ = ball_volume()
+    empty = ClickModelSession(volume, click_package()).mask_for([])
+    assert not empty.full(ball.shape).any()
+
+
+def test_what_is_outside_the_window_stays() -> None:
+    """A second window far from the first structure must not erase it."""
+    volume, ball, (r, a, s) = ball_volume(shape=(40, 60, 200), radius_mm=7.0)
+    two = volume.array.copy()
+    two[:, :, :60] = np.maximum(two[:, :, :60], volume.array[:, :, 70:130])  # a second ball 70 mm to the side
+    session = ClickModelSession(volume.with_array(two), click_package())
+    first = session.mask_for([Point((r, a, s))]).full(ball.shape)
+    both = session.mask_for([Point((r, a, s)), Point((r - 70, a, s))]).full(ball.shape)
+    assert first[ball].mean() > 0.9 and both[ball].mean() > 0.8 and both[:, :, :60].any()
+
+
+def test_bad_clicks_are_refused_with_a_sentence() -> None:
+    volume, _, (r, a, s) = ball_volume()
+    session = ClickModelSession(volume, click_package())
+    with pytest.raises(InputError, match="Click 2 .* outside the volume"):
+        session.mask_for([Point((r, a, s)), Point((r + 1000, a, s))])
+    with pytest.raises(InputError, match="first click must be positive"):
+        session.mask_for([Point((r, a, s), False)])
+    with pytest.raises(InputError, match="one channel"):
+        ClickModelSession(Volume(np.zeros((2, 8, 8, 8), np.float32), np.eye(4)), click_package())
+    package = click_package()
+    package.manifest.kind = "volume"
+    with pytest.raises(InputError, match="does not take clicks"):
+        ClickModelSession(volume, package)
+
+
+def test_cancelling_leaves_the_session_usable() -> None:
+    volume, ball, centre = ball_volume()
+    session = ClickModelSession(volume, click_package())
+    with pytest.raises(Cancelled):
+        session.mask_for([Point(centre)], cancelled=lambda: True)
+    assert overlap(session.mask_for([Point(centre)]).full(ball.shape), ball) > 0.9
+
+
+@pytest.mark.parametrize("shape", [(1, 40, 40), (3, 12, 9), (5, 5, 5)])
+def test_volumes_smaller_than_a_window_work(shape) -> None:
+    volume = Volume(np.random.default_rng(6).normal(size=shape).astype(np.float32), np.eye(4))
+    mask = ClickModelSession(volume, click_package()).mask_for([Point((2.0, 2.0, 0.0))])
+    assert mask.full(shape).shape == shape
+
+
+def test_mask_box_round_trip() -> None:
+    mask = np.zeros((4, 5, 6), bool)
+    mask[1:3, 2, 3:6] = True
+    box = MaskBox.of(mask)
+    assert box.lower == (1, 2, 3) and box.array.shape == (2, 1, 3)
+    np.testing.assert_array_equal(box.full(mask.shape), mask)

@@ -1,0 +1,64 @@
+"""Prompts: points, the channels they become, and simulated clicks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from LKSegmentLib.errors import InputError
+from LKSegmentLib.prompts import CHANNELS, Point, PromptChannels
+from LKSegmentLib.prompts.channels import robust_score
+from LKSegmentLib.prompts.simulated import correcting_click, first_click
+
+
+@pytest.mark.parametrize("ras", [(0, 0), (0, 0, float("nan")), ("a", 0, 0), None])
+def test_a_point_is_three_finite_numbers(ras) -> None:
+    with pytest.raises(InputError, match="three finite RAS"):
+        Point(ras)
+
+
+def test_channels_say_where_and_how_alike() -> None:
+    rng = np.random.default_rng(0)
+    image = np.where(np.arange(24) < 12, 0.0, 5.0)[None, None] + 0.05 * rng.normal(size=(24, 24, 24))
+    channels = PromptChannels(image.astype(np.float32))
+    assert channels.array.shape == (len(CHANNELS), 24, 24, 24)
+    channels.add_click((12, 12, 5), True)
+    channels.add_click((12, 12, 18), False)
+    named = dict(zip(CHANNELS, channels.array, strict=True))
+    assert np.unravel_index(named["positive clicks"].argmax(), image.shape) == (12, 12, 5)
+    assert np.unravel_index(named["negative clicks"].argmax(), image.shape) == (12, 12, 18)
+    assert named["similarity to positive clicks"][:, :, :9].min() > 0.5
+    assert named["similarity to positive clicks"][:, :, 15:].max() < 0.1
+    assert named["similarity to negative clicks"][:, :, 15:].min() > 0.5
+    assert np.abs(named["contrast to first click"][12, 12, 5]) < 0.1
+
+
+def test_a_click_outside_the_window_says_where_only() -> None:
+    channels = PromptChannels(np.random.default_rng(1).normal(size=(16, 16, 16)).astype(np.float32))
+    channels.add_click((8, 8, 30), True)
+    assert channels.array[2].max() > 0
+    assert channels.array[5].max() == 0 and channels.array[1].max() == 0
+
+
+def test_robust_score_of_a_constant_is_zero_and_ignores_unit_and_offset() -> None:
+    assert not robust_score(np.full((8, 8, 8), 7.0)).any()
+    image = np.random.default_rng(2).normal(size=(16, 16, 16))
+    np.testing.assert_allclose(robust_score(image), robust_score(1000 * image - 400), atol=1e-4)
+
+
+def test_simulated_clicks_go_to_the_deepest_and_to_the_largest_error() -> None:
+    target = np.zeros((20, 20, 20), bool)
+    target[4:15, 4:15, 4:15] = True
+    assert first_click(target) == (9, 9, 9)
+    mask = target.copy()
+    mask[4:15, 4:15, 4:7] = False  # 3 slices missed
+    mask[17:19, 17:19, 17:19] = True  # a speck too much
+    voxel, positive = correcting_click(target, mask)
+    assert positive and target[voxel] and not mask[voxel]
+    voxel, positive = correcting_click(target, target | (np.indices(target.shape)[0] > 16))
+    assert not positive and not target[voxel]
+    assert correcting_click(target, target) is None
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        voxel, positive = correcting_click(target, mask, rng)
+        assert positive == bool(target[voxel]) and mask[voxel] != positive
