@@ -8,6 +8,7 @@ phase. The same seed and grid give the same voxels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,10 +111,10 @@ class _Painter:
         distance[near] = np.minimum(found, 1e3)
         return distance - np.float32(radius)
 
-    def paint(self, distance: Field, value: float | Field, label: int = 0, texture: float = 0.0) -> None:
+    def paint(self, distance: NDArray[Any], value: float | NDArray[Any], label: int = 0, texture: float = 0.0) -> None:
         """Cover what lies under the shape; `texture` is the standard deviation of its inner structure in HU."""
-        cover = np.clip(0.5 - distance / self.softness, 0.0, 1.0)
-        inside: float | Field = value + texture * self.noise(7.0) if texture else value
+        cover = np.clip(0.5 - distance / self.softness, 0.0, 1.0).astype(np.float32)
+        inside = value + texture * self.noise(7.0) if texture else value
         self.image += cover * (inside - self.image)
         self.labels[cover > 0.5] = label
 
@@ -130,14 +131,14 @@ def _paint_body(painter: _Painter) -> None:
     _, (half_r, half_a) = _BODY
     # A superellipse: flatter in front and behind than an ellipse, as people lying on a table are.
     reach = (np.abs(r / half_r) ** 2.4 + np.abs(a / half_a) ** 2.4) ** np.float32(1 / 2.4)
-    skin = ((reach - 1.0) * half_a).astype(np.float32)
+    skin = (reach - 1.0) * half_a
     table = np.abs(a + 128.0 - (r / 60.0) ** 2 * 2.0) - 5.0
-    painter.paint(np.maximum(table, np.abs(r) - 190.0).astype(np.float32), -350.0)
+    painter.paint(np.maximum(table, np.abs(r) - 190.0), -350.0)
     painter.paint(skin, 20.0)
     painter.paint(skin + 3.0, -105.0, texture=7.0)  # fat under the skin
     wall = skin + 22.0 + 4.0 * painter.noise(45.0)
-    painter.paint(wall.astype(np.float32), 58.0, texture=8.0)  # muscle
-    painter.paint((wall + 15.0).astype(np.float32), -98.0, texture=9.0)  # fat around the organs
+    painter.paint(wall, 58.0, texture=8.0)  # muscle
+    painter.paint(wall + 15.0, -98.0, texture=9.0)  # fat around the organs
     for side in (-1.0, 1.0):  # lung bases
         lung = painter.ellipsoid((side * 70.0, -12.0, 165.0), (58.0, 72.0, 78.0))
         painter.paint(lung, -860.0, texture=22.0)
@@ -147,27 +148,27 @@ def _paint_skeleton(painter: _Painter) -> None:
     r, a, s = painter.coordinates
     height = np.mod(s + 16.0, 34.0) - 17.0
     body = np.hypot(r / 1.25, a + 62.0) - 18.0
-    vertebra = np.maximum(body, np.abs(height) - 13.0).astype(np.float32)
-    painter.paint(np.maximum(body, np.abs(height) - 18.0).astype(np.float32), 75.0)  # discs
+    vertebra = np.maximum(body, np.abs(height) - 13.0)
+    painter.paint(np.maximum(body, np.abs(height) - 18.0), 75.0)  # discs
     painter.paint(vertebra, 420.0, label=8)
     painter.paint(vertebra + 3.0, 190.0, label=8, texture=28.0)
     arch = np.maximum(np.abs(r) - 7.0, np.abs(a + 96.0) - 15.0)
-    painter.paint(np.maximum(arch, np.abs(height) - 9.0).astype(np.float32), 330.0, label=8)
-    painter.paint((np.hypot(r, a + 87.0) - 8.0).astype(np.float32), 25.0)  # spinal canal
+    painter.paint(np.maximum(arch, np.abs(height) - 9.0), 330.0, label=8)
+    painter.paint(np.hypot(r, a + 87.0) - 8.0, 25.0)  # spinal canal
     for side in (-1.0, 1.0):
         painter.paint(painter.ellipsoid((side * 42.0, -60.0, -30.0), (20.0, 17.0, 90.0)), 62.0, texture=8.0)  # psoas
         painter.paint(painter.ellipsoid((side * 38.0, -93.0, 0.0), (30.0, 14.0, 300.0)), 60.0, texture=12.0)
     angle = np.arctan2(np.abs(r), -a)
     ribs = np.abs(np.mod(s + 38.0 * angle, 26.0) - 13.0) - 4.5
     ring = np.abs((np.abs(r / 158.0) ** 2.4 + np.abs(a / 112.0) ** 2.4) ** np.float32(1 / 2.4) * 112.0 - 84.0) - 4.0
-    painter.paint(np.maximum(np.maximum(ribs, ring), 30.0 - s + 25.0 * (a > 20)).astype(np.float32), 480.0)
+    painter.paint(np.maximum(np.maximum(ribs, ring), 30.0 - s + 25.0 * (a > 20)), 480.0)
 
 
 def _paint_organs(painter: _Painter) -> None:
     r, a, s = painter.coordinates
     right_lobe = painter.ellipsoid((72.0, 2.0, 68.0), (58.0, 72.0, 70.0))
     left_lobe = painter.ellipsoid((8.0, 38.0, 84.0), (64.0, 34.0, 34.0))
-    liver = np.maximum(np.minimum(right_lobe, left_lobe), 16.0 - 0.55 * r + 0.35 * a - s + 24.0).astype(np.float32)
+    liver = np.maximum(np.minimum(right_lobe, left_lobe), 16.0 - 0.55 * r + 0.35 * a - s + 24.0)
     painter.paint(liver, 112.0, label=4, texture=5.0)
     painter.paint(painter.ellipsoid((92.0, 18.0, 52.0), (13.0, 12.0, 14.0)), 55.0, label=4)  # a lesion
     painter.paint(painter.ellipsoid((46.0, 52.0, 34.0), (14.0, 17.0, 24.0)), 14.0)  # gall bladder
@@ -175,7 +176,7 @@ def _paint_organs(painter: _Painter) -> None:
     stomach = painter.ellipsoid((-48.0, 32.0, 72.0), (38.0, 36.0, 44.0))
     painter.paint(stomach, 62.0, label=5)
     contents = np.where(a > 44.0, np.float32(-900.0), np.float32(22.0) + 9.0 * painter.noise(14.0))
-    painter.paint(stomach + 5.0, contents.astype(np.float32), label=5)
+    painter.paint(stomach + 5.0, contents, label=5)
     for side, label, low in ((1.0, 2, -6.0), (-1.0, 3, 6.0)):
         centre = (side * 66.0, -52.0, 8.0 + low)
         kidney = painter.ellipsoid(centre, (26.0, 25.0, 52.0))
@@ -196,15 +197,13 @@ def _paint_bowel(painter: _Painter) -> None:
     )  # fmt: skip
     wall = painter.tube(colon, 21.0) + 3.5 * painter.noise(16.0)
     painter.paint(wall, 60.0, label=10)
-    painter.paint(wall + 4.0, (-180.0 + 330.0 * np.tanh(painter.noise(20.0))).astype(np.float32), label=10)
-    corners = [
-        (painter.rng.uniform(-62, 62), painter.rng.uniform(12, 62), -74.0 + 62.0 * step / 17 + painter.rng.uniform(-8, 8))
-        for step in range(18)
-    ]
+    painter.paint(wall + 4.0, -180.0 + 330.0 * np.tanh(painter.noise(20.0)), label=10)
+    draw = painter.rng.uniform
+    corners = [(draw(-62, 62), draw(12, 62), -74.0 + 62.0 * step / 17 + draw(-8, 8)) for step in range(18)]
     wall = painter.tube(_smooth_path(corners), 13.0) + 1.5 * painter.noise(10.0)
     painter.paint(wall, 88.0, label=10)
     contents = 34.0 + 16.0 * painter.noise(12.0)
-    painter.paint(wall + 4.5, np.where(painter.noise(30.0) > 1.9, -700.0, contents).astype(np.float32), label=10)
+    painter.paint(wall + 4.5, np.where(painter.noise(30.0) > 1.9, -700.0, contents), label=10)
 
 
 def _paint_vessels(painter: _Painter) -> None:
