@@ -15,14 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from LKSegmentLib.errors import InputError
+from LKSegmentLib.volumes.dicom_frames import DICOM_IO, PIXEL_SPACING, check_pixel_spacing, leftover_of
 
 if TYPE_CHECKING:
     import SimpleITK
 
-#: ITK's name for its DICOM reader.
-DICOM_IO = "GDCMImageIO"
-
-_IMAGE_POSITION = "0020|0032"
+_IMAGE_POSITION, _SOP_CLASS = "0020|0032", "0008|0016"
 _SERIES_NUMBER, _SERIES_DESCRIPTION, _MODALITY = "0020|0011", "0008|103e", "0008|0060"
 
 # Positions are often written with one decimal, which must not count as uneven; a missing slice must.
@@ -52,6 +50,7 @@ class _Series:
     number: str
     modality: str
     description: str
+    sop_class: str
 
     def __str__(self) -> str:
         words = [self.modality, f'"{self.description}"' if self.description else ""]
@@ -60,23 +59,27 @@ class _Series:
         return f"{name} ({', '.join(word for word in words if word)}): {self.uid}"
 
 
-def read_dicom_folder(folder: Path, series: str | None = None) -> SimpleITK.Image:
-    """Read the one series in `folder`, or the one whose UID or number is `series`, as a 3-D ITK image.
+def dicom_files(folder: Path, series: str | None = None) -> tuple[str, ...]:
+    """The files of the one series of images in `folder`, or of the one whose UID or number is `series`.
 
-    Raises InputError when there is none or more than one, or when its slices do not make a regular volume:
-    missing or unevenly spaced slices, several at one place, different sizes or directions, gantry tilt.
+    Raises InputError when there is none or more than one, or when a file of it cannot be read at all.
+    """
+    found = _series_in(folder)
+    chosen = _chosen_series(folder, found, series)
+    _refuse_unread_slices(folder, chosen, {file for item in found for file in item.files})
+    return chosen.files
+
+
+def read_dicom_slices(name: str, files: Sequence[str]) -> SimpleITK.Image:
+    """Read several slices as one 3-D ITK image; `name` is what errors call them.
+
+    Raises InputError when they do not make a regular volume: missing or unevenly spaced slices, several at one
+    place, different sizes or directions, gantry tilt.
     """
     import SimpleITK
 
-    chosen = _chosen_series(folder, _series_in(folder), series)
-    name = folder if series is None else f"{folder} (series {series})"
-    if len(chosen.files) == 1:
-        try:
-            return SimpleITK.ReadImage(chosen.files[0], imageIO=DICOM_IO)
-        except RuntimeError as error:
-            raise InputError(f"{chosen.files[0]} cannot be read: it is cut off, damaged or holds no image.") from error
-    slices = [_slice_of(file) for file in chosen.files]
-    ordered, gap = _checked_order(str(name), slices)
+    slices = [_slice_of(file) for file in files]
+    ordered, gap = _checked_order(name, slices)
     reader = SimpleITK.ImageSeriesReader()
     reader.SetImageIO(DICOM_IO)
     reader.SetFileNames([item.file for item in ordered])
@@ -92,18 +95,6 @@ def read_dicom_folder(folder: Path, series: str | None = None) -> SimpleITK.Imag
     image.SetSpacing([*first.spacing[:2], gap])
     image.SetOrigin(first.origin.tolist())
     return image
-
-
-def dicom_slice_warning(file: Path, reader: SimpleITK.ImageFileReader) -> str | None:
-    """What to say when one DICOM file that was read is a single slice."""
-    size, spacing = reader.GetSize(), reader.GetSpacing()
-    if len(size) > 2 and math.prod(size[2:]) > 1:
-        return None
-    return (
-        f"{file} is one DICOM slice, taken as {spacing[2]:g} mm thick: give its folder to read the whole series."
-        if len(size) > 2
-        else None
-    )
 
 
 def _series_in(folder: Path) -> list[_Series]:
@@ -123,7 +114,8 @@ def _series_in(folder: Path) -> list[_Series]:
             reader.GetMetaData(key).strip() if reader.HasMetaDataKey(key) else ""
             for key in (_SERIES_NUMBER, _MODALITY, _SERIES_DESCRIPTION)
         )
-        found.append(_Series(uid, tuple(files), number, modality, description))
+        sop_class = reader.GetMetaData(_SOP_CLASS).strip(" \0") if reader.HasMetaDataKey(_SOP_CLASS) else ""
+        found.append(_Series(uid, tuple(files), number, modality, description, sop_class))
     return found
 
 
@@ -146,6 +138,20 @@ def _chosen_series(folder: Path, found: Sequence[_Series], wanted: str | None) -
     return matching[0]
 
 
+def _refuse_unread_slices(folder: Path, chosen: _Series, read: set[str]) -> None:
+    """GDCM leaves files it cannot parse out of every series; a slice must not go missing that way."""
+    names = {Path(file).name for file in read}
+    for file in sorted(item for item in folder.iterdir() if item.is_file() and item.name not in names):
+        leftover = leftover_of(file)
+        if leftover is None:
+            continue
+        if leftover.series_uid in ("", chosen.uid) and leftover.sop_class in ("", chosen.sop_class):
+            raise InputError(
+                f"{file} cannot be read and is probably a slice of this series: it is cut off or damaged. "
+                "Copy or download it again, or take it out of the folder."
+            )
+
+
 def _slice_of(file: str) -> _Slice:
     import SimpleITK
 
@@ -156,6 +162,7 @@ def _slice_of(file: str) -> _Slice:
         reader.ReadImageInformation()
     except RuntimeError as error:
         raise InputError(f"{file} cannot be read: the DICOM file is cut off, damaged or holds no image.") from error
+    check_pixel_spacing(Path(file), reader)
     count = reader.GetDimension()
     directions = np.eye(3)
     directions[:count, :count] = np.array(reader.GetDirection()).reshape(count, count)[:3, :3]
@@ -164,7 +171,7 @@ def _slice_of(file: str) -> _Slice:
     origin[:count] = reader.GetOrigin()[:3]
     return _Slice(
         file,
-        reader.HasMetaDataKey(_IMAGE_POSITION),
+        reader.HasMetaDataKey(_IMAGE_POSITION) and reader.HasMetaDataKey(PIXEL_SPACING),
         tuple(reader.GetSize()),
         tuple(reader.GetSpacing()),
         directions,
@@ -178,7 +185,8 @@ def _checked_order(name: str, slices: Sequence[_Slice]) -> tuple[list[_Slice], f
     first = slices[0]
     if not all(item.placed for item in slices):
         raise InputError(
-            f"{name} holds DICOM files that do not say where they lie (no Image Position): they make no volume."
+            f"{name} holds DICOM files that do not say where they lie (no Image Position or Pixel Spacing): "
+            "they make no volume."
         )
     if any(math.prod(item.size[2:]) > 1 for item in slices):
         raise InputError(f"{name} holds several multi-frame DICOM files: give one of them instead of the folder.")
@@ -213,14 +221,14 @@ def _regular_gap(name: str, along: NDArray[np.float64]) -> float:
     off = np.abs(along - (along[0] + gap * np.arange(len(along)))).max()
     if off <= max(_POSITION_TOLERANCE_MM, _POSITION_TOLERANCE * gap):
         return gap
-    usual = float(np.median(gaps))
+    usual = float(np.percentile(gaps, 50, method="lower"))
     missing = np.rint(gaps / usual).astype(int) - 1
     if (np.abs(gaps - (missing + 1) * usual) <= max(_POSITION_TOLERANCE_MM, 2 * _POSITION_TOLERANCE * usual)).all():
         after = along[int(np.argmax(missing))]
         count = int(missing.sum())
         raise InputError(
-            f"{name} lacks {count} DICOM slice{'s' if count > 1 else ''} (the first after {after:g} mm along the stack, "
-            f"where slices are {usual:g} mm apart): find the missing files, or the image would be misplaced."
+            f"{name} lacks {count} DICOM slice{'s' if count > 1 else ''} (the first after {after:g} mm along the "
+            f"stack, where slices are {usual:g} mm apart): find the missing files, or the image would be misplaced."
         )
     raise InputError(
         f"{name} holds DICOM slices at uneven distances ({gaps.min():g} to {gaps.max():g} mm): "

@@ -18,8 +18,12 @@ from LKSegmentLib.errors import InputError
 
 _CHUNK = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
-# Their voxels lie in the file as they are, so the file cannot be shorter than the voxels.
-_NEVER_COMPRESSED = ("GiplImageIO", "VTKImageIO", "BMPImageIO")
+# Their voxels lie in the file as they are, after a header: all that comes before them, by pattern.
+_HEADER_OF_UNCOMPRESSED = {
+    "GiplImageIO": re.compile(rb".{256}", re.DOTALL),
+    "VTKImageIO": re.compile(rb".*?\nLOOKUP_TABLE [^\n]*\n|.*?\n(?:COLOR_SCALARS|VECTORS|TENSORS) [^\n]*\n", re.DOTALL),
+    "BMPImageIO": re.compile(rb".{54}", re.DOTALL),
+}
 
 
 def check_file(path: Path, image_io: str, voxel_bytes: int) -> None:
@@ -35,11 +39,13 @@ def check_file(path: Path, image_io: str, voxel_bytes: int) -> None:
         _check_meta_image(path, voxel_bytes)
     elif image_io == "NrrdImageIO":
         _check_spacing_line(path, re.compile(r"^spacings:(.*)$", re.MULTILINE))
+        _check_nrrd(path, voxel_bytes)
     elif image_io == "JPEGImageIO":
         if b"\xff\xd9" not in _tail(path, _CHUNK):
             raise _cut_off(path)
-    elif image_io in _NEVER_COMPRESSED and path.suffix.lower() != ".gz":
-        if path.stat().st_size < voxel_bytes:
+    elif image_io in _HEADER_OF_UNCOMPRESSED and path.suffix.lower() != ".gz":
+        header = _HEADER_OF_UNCOMPRESSED[image_io].match(_head(path, 1 << 16))
+        if path.stat().st_size < voxel_bytes + (header.end() if header else 0):
             raise _cut_off(path)
 
 
@@ -126,6 +132,20 @@ def _check_meta_image(path: Path, voxel_bytes: int) -> None:
     local = match.group(1).upper() == b"LOCAL"
     voxels = path if local else path.with_name(match.group(1).decode(errors="replace"))
     if voxels.exists() and _inflated_length(voxels, match.end() if local else 0, voxel_bytes) < voxel_bytes:
+        raise _cut_off(voxels)
+
+
+def _check_nrrd(path: Path, voxel_bytes: int) -> None:
+    head = re.match(rb"(.*?\n)\r?\n", _head(path, 1 << 16, unpack=False), re.DOTALL)
+    lines = head.group(1) if head else _head(path, 1 << 16, unpack=False)
+    if not re.search(rb"^encoding: *gz", lines, re.MULTILINE) or re.search(
+        rb"^(?:byte|line) ?skip:", lines, re.MULTILINE
+    ):
+        return  # ITK itself counts what is not packed
+    beside = re.search(rb"^data ?file: *([^\r\n]+)", lines, re.MULTILINE)
+    voxels = path.parent / beside.group(1).decode(errors="replace").strip() if beside else path
+    start = 0 if beside or head is None else head.end()
+    if voxels.is_file() and _inflated_length(voxels, start, voxel_bytes) < voxel_bytes:
         raise _cut_off(voxels)
 
 

@@ -1,6 +1,7 @@
 """Reading and writing image files, with geometry turned from ITK's LPS into RAS.
 
-Where a NIfTI file holds two different geometries (sform and qform), ITK's choice is taken, as Slicer does.
+Where a NIfTI file holds two different geometries (sform and qform), ITK's choice is taken, as Slicer does; and as
+there, NaN and infinite voxels of a NIfTI file are read as 0.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from LKSegmentLib.errors import InputError
-from LKSegmentLib.volumes.dicom import DICOM_IO, dicom_slice_warning, read_dicom_folder
+from LKSegmentLib.volumes.dicom import dicom_files, read_dicom_slices
+from LKSegmentLib.volumes.dicom_frames import DICOM_IO, checked_geometry
 from LKSegmentLib.volumes.file_checks import check_file, check_spacing
 from LKSegmentLib.volumes.native_output import native_stderr_held
 from LKSegmentLib.volumes.volume import Volume, VolumeWarning, ijk_to_ras_from_lps
@@ -48,19 +50,13 @@ def read_volume(
     source = Path(path)
     if not source.exists():
         raise InputError(f"There is no file or folder {source}: check the path.")
-    if source.is_dir():
-        with native_stderr_held():
-            image = read_dicom_folder(source, series)
-        array = _values(image)
-        return Volume(_chosen_values(array, source, frame, as_channels), image_ijk_to_ras(image))
-    if series is not None:
+    if source.is_file() and series is not None:
         raise InputError(f"{source} is one file: a series can be chosen in a DICOM folder only.")
-    if source.stat().st_size == 0:
-        raise InputError(f"{source} is empty.")
-    if not os.access(source, os.R_OK):
-        raise InputError(f"{source} may not be read: its permissions do not allow it.")
     with native_stderr_held():
-        volume, remark = _read_file(source, frame, as_channels)
+        if source.is_dir():
+            volume, remark = _read_folder(source, frame, series, as_channels)
+        else:
+            volume, remark = _read_file(source, frame, as_channels)
     if remark:
         warnings.warn(remark, VolumeWarning, stacklevel=2)
     return volume
@@ -77,10 +73,26 @@ def image_ijk_to_ras(image: SimpleITK.Image | SimpleITK.ImageFileReader) -> NDAr
     return ijk_to_ras_from_lps(directions, spacing, origin)
 
 
+def _read_folder(folder: Path, frame: int | None, series: str | None, as_channels: bool) -> tuple[Volume, str | None]:
+    try:
+        files = dicom_files(folder, series)
+    except PermissionError as error:
+        raise InputError(f"The folder {folder} may not be read: its permissions do not allow it.") from error
+    if len(files) == 1:
+        return _read_file(Path(files[0]), frame, as_channels)
+    name = str(folder) if series is None else f"{folder} (series {series})"
+    image = read_dicom_slices(name, files)
+    return Volume(_chosen_values(_values(image), folder, frame, as_channels), image_ijk_to_ras(image)), None
+
+
 def _read_file(source: Path, frame: int | None, as_channels: bool) -> tuple[Volume, str | None]:
     """The volume and, where it is to be taken with care, a sentence why."""
     import SimpleITK
 
+    if source.stat().st_size == 0:
+        raise InputError(f"{source} is empty.")
+    if not os.access(source, os.R_OK):
+        raise InputError(f"{source} may not be read: its permissions do not allow it.")
     reader = SimpleITK.ImageFileReader()
     image_io = SimpleITK.ImageFileReader.GetImageIOFromFileName(str(source))
     if not image_io:
@@ -95,7 +107,14 @@ def _read_file(source: Path, frame: int | None, as_channels: bool) -> tuple[Volu
     size, components = reader.GetSize(), reader.GetNumberOfComponents()
     bits = _bits_of(reader.GetPixelID())
     check_file(source, image_io, math.prod(size) * components * bits // 8)
-    check_spacing(reader.GetSpacing()[:3], source)
+    remark = f"{source} is a 2-D image: it is taken as one slice, 1 mm thick." if len(size) == 2 else None
+    geometry = image_ijk_to_ras(reader)
+    if image_io == DICOM_IO:
+        dicom = checked_geometry(source, reader)
+        remark = dicom.remark
+        geometry[:3, 2] *= dicom.slice_spacing / (reader.GetSpacing()[2] if len(size) > 2 else 1.0)
+    else:
+        check_spacing(reader.GetSpacing()[:3], source)
     extra = [(axis, count) for axis, count in enumerate(size) if axis >= 3 and count > 1]
     if len(extra) > 1:
         raise InputError(
@@ -103,14 +122,13 @@ def _read_file(source: Path, frame: int | None, as_channels: bool) -> tuple[Volu
         )
     every_frame = as_channels and frame is None and components == 1
     if len(size) > 3 and not every_frame:
-        chosen = _chosen_frame(source, frame, extra[0][1] if extra else 1)
+        chosen = _chosen_frame(source, frame, extra[0][1] if extra else 1, components == 1)
         index = [0] * len(size)
         if extra:
             index[extra[0][0]] = chosen
         reader.SetExtractSize([*size[:3], *(0 for _ in size[3:])])
         reader.SetExtractIndex(index)
         frame = None
-    geometry = image_ijk_to_ras(reader)
     try:
         image = reader.Execute()
     except RuntimeError as error:
@@ -121,11 +139,6 @@ def _read_file(source: Path, frame: int | None, as_channels: bool) -> tuple[Volu
     elif len(size) == 2:
         array = array[..., np.newaxis, :, :]
     array = _chosen_values(array, source, frame, as_channels)
-    remark = None
-    if len(size) == 2:
-        remark = f"{source} is a 2-D image: it is taken as one slice, 1 mm thick."
-    elif image_io == DICOM_IO:
-        remark = dicom_slice_warning(source, reader)
     return Volume(array, geometry), remark
 
 
@@ -151,13 +164,13 @@ def _bits_of(pixel_id: int) -> int:
     return int(digits)
 
 
-def _chosen_frame(source: Path, frame: int | None, count: int) -> int:
+def _chosen_frame(source: Path, frame: int | None, count: int, may_be_channels: bool) -> int:
     if frame is None:
         if count == 1:
             return 0
         raise InputError(
-            f"{source} is 4-D, with {count} frames: choose one with frame=0 to frame={count - 1}, "
-            "or read them all with as_channels=True."
+            f"{source} is 4-D, with {count} frames: choose one with frame=0 to frame={count - 1}"
+            f"{', or read them all with as_channels=True' if may_be_channels else ''}."
         )
     if not 0 <= frame < count:
         raise InputError(f"{source} has no frame {frame}: it has {count}, numbered from 0.")

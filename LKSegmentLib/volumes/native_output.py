@@ -19,29 +19,42 @@ def native_stderr_held() -> Iterator[None]:
     """Hold back what is written to the process's stderr: replayed on success, logged at debug level on failure.
 
     ITK's readers print their own lines about a bad file, some of them straight from C, before they raise. The
-    error raised says it all in one sentence. Where the process has no stderr (a Windows application), nothing
-    is held.
+    error raised says it all in one sentence. ITK's own warnings are switched off meanwhile. Where the process has
+    no stderr (a Windows application), nothing is held.
     """
+    import SimpleITK
+
     with _ONE_AT_A_TIME:
+        shown = SimpleITK.ProcessObject.GetGlobalWarningDisplay()
+        SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
         try:
-            sys.stderr.flush()
-            original = os.dup(2)
-        except (OSError, AttributeError, ValueError):
-            yield
-            return
-        with tempfile.TemporaryFile() as held:
-            os.dup2(held.fileno(), 2)
-            try:
+            with _stderr_held():
                 yield
-            except BaseException:
-                _restore(original)
-                _LOG.debug("Printed by ITK: %s", _text(held.fileno()).decode(errors="replace"))
-                raise
-            else:
-                _restore(original)
-                printed = _text(held.fileno())
-                if printed:
-                    os.write(2, printed)
+        finally:
+            SimpleITK.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+@contextmanager
+def _stderr_held() -> Iterator[None]:
+    try:
+        sys.stderr.flush()
+        original = os.dup(2)
+    except (OSError, AttributeError, ValueError):
+        original = None
+    if original is None:
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            _restore(original)
+            _LOG.debug("Printed by ITK: %s", _text(held.fileno()).decode(errors="replace"))
+            raise
+        _restore(original)
+        if printed := _text(held.fileno()):
+            os.write(2, printed)
 
 
 def _restore(original: int) -> None:

@@ -281,15 +281,17 @@ def sanitized(volume: Volume) -> Volume:
     array = volume.array
     # NaN spreads to both ends and compares false, so two passes without temporaries settle the usual case.
     with np.errstate(invalid="ignore"):
-        usable = bool(array.min() >= -LARGEST_PLAUSIBLE_VALUE and array.max() <= LARGEST_PLAUSIBLE_VALUE)
-    if usable:
+        lowest, highest = float(array.min()), float(array.max())
+    if lowest >= -LARGEST_PLAUSIBLE_VALUE and highest <= LARGEST_PLAUSIBLE_VALUE:
         return volume if array.dtype == np.float32 else volume.with_array(array.astype(np.float32))
-    with np.errstate(invalid="ignore"):
-        sane = np.abs(array) <= LARGEST_PLAUSIBLE_VALUE
+    sane = np.isfinite(array)  # integers never come here
+    if float(np.finfo(array.dtype).max) > LARGEST_PLAUSIBLE_VALUE:
+        with np.errstate(invalid="ignore"):
+            sane &= np.abs(array) <= LARGEST_PLAUSIBLE_VALUE
     count = int(array.size - np.count_nonzero(sane))
     if count == array.size:
         raise InputError("No voxel of the image is a usable number: all are NaN, infinite or beyond 1e30.")
-    lowest = array[sane].min().astype(np.float32)
+    lowest = float(array[sane].min())
     with np.errstate(over="ignore"):
         cleaned = array.astype(np.float32)
     cleaned[~sane] = lowest
