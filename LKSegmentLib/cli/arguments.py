@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from LKSegmentLib.prompts import Point
+    from LKSegmentLib.volumes import Grid
 
 Triple = tuple[float, float, float]
 
@@ -69,3 +73,22 @@ def add_device(parser: argparse.ArgumentParser) -> None:
         "--device", default="auto", metavar="NAME",
         help="auto, cpu, cuda, cuda:1 or mps; a device that is not there is refused, never exchanged (default: auto)",
     )  # fmt: skip
+
+
+def clicked_points(arguments: argparse.Namespace, grid: Grid) -> list[Point]:
+    """The clicks of the command line as points, in order. Raises InputError for one outside the image."""
+    from LKSegmentLib.errors import InputError
+    from LKSegmentLib.prompts import Point
+
+    points = []
+    for place, positive in arguments.clicks or ():
+        r, a, s = (float(value) for value in (grid.ras_of(place) if arguments.ijk else place))
+        if not grid.contains((r, a, s)):
+            given = ",".join(f"{value:g}" for value in place)
+            low, high = grid.corners_ras.min(axis=0), grid.corners_ras.max(axis=0)
+            extent = ", ".join(
+                f"{axis} {start:.0f} to {end:.0f}" for axis, start, end in zip("RAS", low, high, strict=True)
+            )
+            raise InputError(f"The click {given} is outside the image, which reaches over {extent} mm.")
+        points.append(Point((r, a, s), positive))
+    return points

@@ -40,3 +40,10 @@ class Parser(argparse.ArgumentParser):
 def example(text: str) -> dict[str, Any]:
     """Keyword arguments of a parser that ends its help with an example, line breaks kept."""
     return {"epilog": f"example:\n{text}", "formatter_class": argparse.RawDescriptionHelpFormatter}
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """`--json`, wherever it stands: a parser inside another one leaves what the outer one found."""
+    parser.add_argument(
+        "--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON document for machines"
+    )

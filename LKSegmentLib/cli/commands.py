@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from LKSegmentLib.cli import models, networks
+from LKSegmentLib.cli import doctor, models, networks
 from LKSegmentLib.cli.command import Command
 
 COMMANDS: tuple[Command, ...] = (
+    doctor.COMMAND,
     networks.COMMAND,
     models.COMMAND,
 )

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from LKSegmentLib.cli.arguments import joined
-from LKSegmentLib.cli.command import Parser, example
+from LKSegmentLib.cli.command import Parser, add_json, example
 from LKSegmentLib.cli.commands import COMMANDS
 from LKSegmentLib.cli.screen import Screen
 from LKSegmentLib.errors import Cancelled, InputError, LKSegmentError
@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
             command.name, help=command.summary, description=command.summary, **example(command.example)
         )
         command.configure(of_command)
-        of_command.add_argument("--json", action="store_true", help="print one JSON document for machines")
+        add_json(of_command)
         of_command.set_defaults(command=command)
     return parser
 
@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command line (without the program's name) and return its exit code."""
     arguments = build_parser().parse_args(joined(sys.argv[1:] if words is None else words))
-    screen = Screen(arguments.json)
+    screen = Screen(getattr(arguments, "json", False))
     try:
         screen.finish(arguments.command.run(arguments, screen))
         return 0

@@ -62,7 +62,7 @@ def require_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(
-            f"The disk of {folder} is too full: about {needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free."
+            f"The disk of {folder} is too full: about {needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free."
         )
 
 

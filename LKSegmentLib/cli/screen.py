@@ -47,7 +47,7 @@ class Screen:
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(title, total=None)
-            shown = ""
+            shown: str | None = None
 
             def update(stage: str, fraction: float) -> None:
                 nonlocal shown

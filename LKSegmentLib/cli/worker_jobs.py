@@ -6,7 +6,8 @@ import time
 from typing import Any
 
 from LKSegmentLib.cli.screen import Screen
-from LKSegmentLib.engine.client import EngineClient, Job
+from LKSegmentLib.engine.client import EngineClient
+from LKSegmentLib.engine.jobs import Job
 
 _PAUSE = 0.02  # seconds between two looks
 

@@ -1,0 +1,70 @@
+"""`lksegment train click`: train the built-in click model on synthetic volumes, stop and resume at will."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from LKSegmentLib.cli.command import Command, Parser, add_json, example
+from LKSegmentLib.cli.outputs import output_folder
+from LKSegmentLib.cli.screen import Screen
+from LKSegmentLib.errors import InputError
+
+_SLICE_SECONDS = 20.0  # training between two looks at the bar; each slice ends with a checkpoint
+
+_EXAMPLE = (
+    "  lksegment train click --minutes 90 --out my_model\n"
+    "  lksegment train click --resume --minutes 180 --out my_model"
+)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    kinds = parser.add_subparsers(dest="what", metavar="WHAT", required=True, parser_class=Parser)
+    summary = "Train the click model on synthetic volumes only; no image of a person is used."
+    click = kinds.add_parser("click", help=summary, description=summary, **example(_EXAMPLE))
+    click.add_argument("--out", required=True, metavar="FOLDER", help="where the checkpoint and the package go")
+    click.add_argument("--minutes", type=_positive, default=90.0, help="training time in all (default: 90)")
+    click.add_argument("--seed", type=int, default=0, help="of the synthetic volumes (default: 0)")
+    click.add_argument("--resume", action="store_true", help="go on from the checkpoint in FOLDER")
+    click.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:1 or mps (default: cpu)")
+    add_json(click)
+
+
+def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
+    from LKSegmentLib.inference.devices import resolve_device
+    from LKSegmentLib.training.click_training import ClickTrainer, Recipe
+
+    folder = output_folder(Path(arguments.out).expanduser().absolute(), "trained model")
+    device = str(resolve_device(arguments.device))
+    if arguments.resume:
+        trainer = ClickTrainer.resume(folder, device, arguments.minutes)
+    elif (folder / "checkpoint.pt").exists():
+        raise InputError(f"There is a checkpoint in {folder} already; go on with --resume, or name another folder.")
+    else:
+        trainer = ClickTrainer(Recipe(minutes=arguments.minutes, seed=arguments.seed), folder, device)
+    screen.say(f"Training for {arguments.minutes:g} minutes on {device}; Ctrl+C stops, --resume goes on.")
+    with screen.progress("Training") as progress:
+        while trainer.progress < 1:
+            progress("", trainer.progress)
+            trainer.train(stop_after=_SLICE_SECONDS)
+    package = trainer.package(folder / "lk_click")
+    screen.say(f"{trainer.steps} steps on {trainer.scenes} synthetic volumes.")
+    screen.say(f"The model package is {package}; use it with: lksegment click IMAGE --model {package} ...")
+    return {"package": package, "steps": trainer.steps, "scenes": trainer.scenes, "minutes": trainer.seconds / 60}
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError("the minutes must be more than 0")
+    return value
+
+
+COMMAND = Command(
+    name="train",
+    summary="Train a model of our own on synthetic volumes.",
+    example=_EXAMPLE,
+    configure=configure,
+    run=run,
+)
