@@ -136,12 +136,12 @@ class DNet(nn.Module):
         skips: list[Line] = []
         x = Line.of_input()
         for stage, depth in enumerate(self.depths):
-            x = _through_blocks(x.convolved(3 if stage else 7, stride=2), depth)
+            x = through_blocks(x.convolved(3 if stage else 7, stride=2), depth)
             skips.append(x)
             fields.append(x.field(f"encoder {stage}"))
         skips.pop()
         for step, depth in zip(range(len(skips)), self.depths, strict=False):
-            x = _through_blocks(x.upsampled().joined(skips.pop()), depth)
+            x = through_blocks(x.upsampled().joined(skips.pop()), depth)
             fields.append(x.field(f"decoder {step}"))
         x = x.upsampled().joined(Line.of_input().convolved(3).convolved(3)).convolved(3).convolved(3)
         return [*fields, x.field("logits")]
@@ -261,7 +261,8 @@ def _stages(
     )
 
 
-def _through_blocks(x: Line, depth: int) -> Line:
+def through_blocks(x: Line, depth: int) -> Line:
+    """The receptive field after `depth` DLK blocks, global gates left out."""
     for _ in range(depth):  # the kernels 5³ and 7³ (dilation 3), the selection's 7³, the channel mixer's 3³
         x = x.convolved(5).convolved(7, dilation=3).convolved(7).convolved(3)
     return x
