@@ -33,6 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
     from LKSegmentLib.inference.devices import resolve_device
+    from LKSegmentLib.training.click_export import export_package
     from LKSegmentLib.training.click_training import ClickTrainer, Recipe
 
     folder = output_folder(Path(arguments.out).expanduser().absolute(), "trained model")
@@ -48,7 +49,7 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
         while trainer.progress < 1:
             progress("", trainer.progress)
             trainer.train(stop_after=_SLICE_SECONDS)
-    package = trainer.package(folder / "lk_click")
+    package = export_package(trainer, folder / "lk_click", overwrite=True)
     screen.say(f"{trainer.steps} steps on {trainer.scenes} synthetic volumes.")
     screen.say(f"The model package is {package}; use it with: lksegment click IMAGE --model {package} ...")
     return {"package": package, "steps": trainer.steps, "scenes": trainer.scenes, "minutes": trainer.seconds / 60}
