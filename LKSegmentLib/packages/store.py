@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ class Package:
     def __init__(self, manifest: Manifest, source: Path, network: torch.nn.Module) -> None:
         self.manifest = manifest
         self.source = source
-        self._ready: torch.nn.Module | None = network
+        self._networks: dict[str, torch.nn.Module] = {"cpu": network}
 
     @property
     def name(self) -> str:
@@ -33,18 +34,19 @@ class Package:
     def network(self, device: torch.device | str = "cpu") -> torch.nn.Module:
         """Return the network with the package's weights: float32, in evaluation mode, without gradients, on `device`.
 
-        Every call returns a network of its own. Raises InputError when the device does not exist or when the
-        package changed on disk since it was opened.
+        It is kept, so the next call for the same device is free and returns the same network: copy it before
+        changing or training it. Raises InputError when the device does not exist.
         """
         import torch
 
-        network = self._ready if self._ready is not None else load(self.source).network("cpu")
-        self._ready = None
         try:
-            return network.to(torch.device(device))
+            wanted = torch.device(device)
+            if str(wanted) not in self._networks:
+                self._networks[str(wanted)] = copy.deepcopy(self._networks["cpu"]).to(wanted)
         except (RuntimeError, AssertionError) as error:
             first_line = str(error).splitlines()[0]
             raise InputError(f'The device "{device}" cannot be used ({first_line}): choose another one.') from error
+        return self._networks[str(wanted)]
 
     def __repr__(self) -> str:
         return f"Package({self.manifest.name!r}, network={self.manifest.network!r}, source={str(self.source)!r})"

@@ -73,12 +73,14 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path, name: str) -> None:
     assert [label.name for label in loaded.manifest.segments] == ["liver", "spleen"]
     assert packages.verify(path) == loaded.manifest
     image = torch.rand(1, 1, 16, 16, 16)
-    first, second = loaded.network("cpu"), loaded.network("cpu")
-    assert first is not second and not first.training
-    assert not any(parameter.requires_grad for parameter in first.parameters())
+    opened = loaded.network("cpu")
+    assert loaded.network(torch.device("cpu")) is opened and not opened.training
+    assert not any(parameter.requires_grad for parameter in opened.parameters())
     with torch.inference_mode():
-        assert torch.equal(first(image), network(image))
-        assert torch.equal(second(image), network(image))
+        assert torch.equal(opened(image), network(image))
+    for device in ("cuda:97", "nonsense"):
+        with pytest.raises(InputError, match="cannot be used"):
+            loaded.network(device)
 
 
 def test_half_precision_weights_come_back_as_float32(tmp_path: Path) -> None:
