@@ -126,6 +126,8 @@ class Leftover:
 
 def leftover_of(file: Path) -> Leftover | None:
     """What a file without a series is; None when it does not claim to be DICOM."""
+    if file.name.startswith("."):
+        return None  # what macOS leaves beside files on foreign disks, with their suffix
     with file.open("rb") as stream:
         head = stream.read(1 << 16)
     if head[128:132] != b"DICM":

@@ -19,10 +19,10 @@ from LKSegmentLib.errors import InputError
 #: Values beyond this are no measurement of anything: scanners and scaling stay far below it.
 LARGEST_PLAUSIBLE_VALUE = 1e30
 
-# Below these the columns of a matrix are taken for parallel, and above for perpendicular. Headers are written
-# with few digits, so real orthogonal axes are off by up to about 1e-4.
-_SMALLEST_UNIT_DETERMINANT = 1e-6
-_SHEAR_TOLERANCE = 1e-3
+_SMALLEST_UNIT_DETERMINANT = 1e-6  # below, two axes are taken for parallel
+# Headers are written with few digits, so perpendicular axes are off by a little. Files that cannot hold shear turn
+# the axes straight: over 512 voxels this much moves the last one by a quarter of a voxel.
+_SHEAR_TOLERANCE = 5e-4
 
 
 class VolumeWarning(UserWarning):

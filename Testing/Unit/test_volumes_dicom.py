@@ -131,6 +131,7 @@ def test_a_damaged_slice_is_named_instead_of_left_out(tmp_path: Path, left: int)
 def test_other_files_in_the_folder_do_no_harm(tmp_path: Path) -> None:
     write_dicom_stack(tmp_path, [0, 3, 6])
     (tmp_path / "notes.txt").write_text("A report.")
+    (tmp_path / "._slice_000.dcm").write_bytes(b"\x00\x05\x16\x07")
     report = pydicom.dcmread(tmp_path / "slice_000.dcm")
     report.SOPClassUID = report.file_meta.MediaStorageSOPClassUID = pydicom.uid.BasicTextSRStorage
     report.Modality, report.SeriesInstanceUID = "SR", "1.2.4"
