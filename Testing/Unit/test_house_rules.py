@@ -198,7 +198,7 @@ def test_what_slicer_imports_needs_no_torch_and_no_other_third_party_package() -
         for path in sorted((LIBRARY / "scene").glob("*.py"))
         if path.name != "__init__.py"
     ]
-    panel = sorted({room for room in _modules_of_the_panel()})
+    panel = sorted(set(_modules_of_the_panel()))
     script = f"""
 import importlib, sys
 BLOCKED = ("torch", "monai", "safetensors", "skimage", "scipy", "rich", "matplotlib", "psutil", "PySide6", "nibabel")
@@ -261,6 +261,6 @@ def test_every_resource_of_the_panel_is_listed_for_installation() -> None:
 
 
 def _assert_same(listed_names: set[str], there: set[str], where: Path, variable: str) -> None:
-    missing, gone = sorted(there - listed_names), sorted(listed_names - there)
-    assert not missing, f"add to {variable} in {where.relative_to(ROOT)}:\n" + "\n".join(f"  {name}" for name in missing)
-    assert not gone, f"remove from {variable} in {where.relative_to(ROOT)}:\n" + "\n".join(f"  {n}" for n in gone)
+    for verb, names in (("add to", there - listed_names), ("remove from", listed_names - there)):
+        lines = "\n".join(f"  {name}" for name in sorted(names))
+        assert not names, f"{verb} {variable} in {where.relative_to(ROOT)}:\n{lines}"

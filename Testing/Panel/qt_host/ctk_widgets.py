@@ -68,8 +68,9 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):  # noqa: N801 (CTK's name
         arrow = QtWidgets.QStyleOption()
         arrow.initFrom(self)
         arrow.rect = QtCore.QRect(8, 6, 10, 10)
-        style = QtWidgets.QStyle.PrimitiveElement
-        painter.drawPrimitive(style.PE_IndicatorArrowRight if self._is_collapsed else style.PE_IndicatorArrowDown, arrow)
+        element = QtWidgets.QStyle.PrimitiveElement
+        shape = element.PE_IndicatorArrowRight if self._is_collapsed else element.PE_IndicatorArrowDown
+        painter.drawPrimitive(shape, arrow)
         painter.drawText(
             option.rect.adjusted(26, 0, -6, 0),
             QtCore.Qt.AlignmentFlag.AlignVCenter | QtCore.Qt.AlignmentFlag.AlignLeft,

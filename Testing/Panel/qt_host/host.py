@@ -41,6 +41,9 @@ class Application:
     def layoutManager(self) -> None:
         """Slicer has none without a main window."""
 
+    def processEvents(self) -> None:
+        QtWidgets.QApplication.processEvents()
+
     def testingEnabled(self) -> bool:
         return True
 
@@ -184,6 +187,7 @@ class QtHost:
             "loadUI": load_ui,
             "childWidgetVariables": child_widget_variables,
             "mainWindow": lambda: None,
+            "startupEnvironment": lambda: dict(os.environ),
             "reloadScriptedModule": lambda name: self._modules[name].reload(),
             "errorDisplay": dialog("error"),
             "warningDisplay": dialog("warning"),

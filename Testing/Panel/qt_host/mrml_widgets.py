@@ -8,7 +8,8 @@ import vtk
 from PySide6 import QtCore, QtWidgets
 
 # In Slicer, the qMRML widgets watch the scene through these events of vtkMRMLScene.
-_SCENE_EVENTS = ("NodeAddedEvent", "NodeAboutToBeRemovedEvent", "EndBatchProcessEvent", "EndCloseEvent", "EndImportEvent")
+_NODE_EVENTS = ("NodeAddedEvent", "NodeAboutToBeRemovedEvent")
+_SCENE_EVENTS = (*_NODE_EVENTS, "EndBatchProcessEvent", "EndCloseEvent", "EndImportEvent")
 
 
 class qMRMLWidget(QtWidgets.QWidget):  # noqa: N801 (Slicer's name)
@@ -86,7 +87,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801 (Slicer's name)
         def without_node(caller: Any, event: str) -> None:
             self._synchronize()
 
-        return with_node if name.startswith("Node") else without_node
+        return with_node if name in _NODE_EVENTS else without_node
 
     def _nodes(self) -> list[Any]:
         if self._scene is None:

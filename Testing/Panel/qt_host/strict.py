@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 from PySide6 import QtCore, QtGui, QtWidgets
 
 QT_MODULES = (QtCore, QtGui, QtWidgets)
+
+_set_attribute = QtCore.QObject.__setattr__
+_lenient = 0
+
+
+def _strict_set_attribute(self: Any, name: str, value: Any) -> None:
+    # PySide keeps a signal on the object once it has been used.
+    if not name.startswith("_") and not _lenient and not isinstance(value, QtCore.SignalInstance):
+        raise AttributeError(
+            f"{type(self).__name__}.{name} may not be assigned: call the setter, it works on PythonQt and PySide"
+        )
+    _set_attribute(self, name, value)
+
+
+@contextlib.contextmanager
+def lenient() -> Iterator[None]:
+    """Assignments are allowed inside: PySide's own .ui loader puts every child on the root as an attribute."""
+    global _lenient
+    _lenient += 1
+    try:
+        yield
+    finally:
+        _lenient -= 1
 
 
 def forbid_attribute_setting() -> None:
@@ -22,24 +46,10 @@ def forbid_attribute_setting() -> None:
     for module in QT_MODULES:
         for name in dir(module):
             candidate = getattr(module, name)
-            if isinstance(candidate, type) and issubclass(candidate, QtCore.QObject):
-                _forbid_on(candidate)
-
-
-def _forbid_on(qt_class: type) -> None:
-    if "__setattr__" in vars(qt_class) and getattr(qt_class.__setattr__, "is_strict", False):
-        return
-    inherited: Callable[[Any, str, Any], None] = qt_class.__setattr__
-
-    def strict(self: Any, name: str, value: Any) -> None:
-        if not name.startswith("_"):
-            raise AttributeError(
-                f"{type(self).__name__}.{name} may not be assigned: call the setter, it works on PythonQt and PySide"
-            )
-        inherited(self, name, value)
-
-    strict.is_strict = True  # type: ignore[attr-defined]
-    qt_class.__setattr__ = strict  # type: ignore[assignment, method-assign]
+            is_qt_class = isinstance(candidate, type) and issubclass(candidate, QtCore.QObject)
+            # Each class has a slot of its own, so each is changed; QObject's stays, it is the one called in the end.
+            if is_qt_class and candidate is not QtCore.QObject:
+                candidate.__setattr__ = _strict_set_attribute  # type: ignore[assignment, method-assign]
 
 
 class Complaints:

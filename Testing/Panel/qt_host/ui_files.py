@@ -9,6 +9,7 @@ from PySide6 import QtCore, QtUiTools, QtWidgets
 
 from qt_host.ctk_widgets import ctkCollapsibleButton, ctkPathLineEdit, ctkSliderWidget
 from qt_host.mrml_widgets import qMRMLNodeComboBox, qMRMLWidget
+from qt_host.strict import lenient
 
 CUSTOM_WIDGETS = (ctkCollapsibleButton, ctkPathLineEdit, ctkSliderWidget, qMRMLNodeComboBox, qMRMLWidget)
 
@@ -33,7 +34,8 @@ def load_ui(path: str) -> QtWidgets.QWidget:
     buffer = QtCore.QBuffer()
     buffer.setData(ElementTree.tostring(tree.getroot()))
     buffer.open(QtCore.QIODevice.OpenModeFlag.ReadOnly)
-    root = loader.load(buffer)
+    with lenient():
+        root = loader.load(buffer)
     if root is None:
         raise RuntimeError(f"{path} could not be loaded: {loader.errorString()}")
     for sender, signal, receiver, slot in wiring:

@@ -1,0 +1,475 @@
+"""LKSegment in 3D Slicer: the module's metadata, its panel, the logic between scene and engine, and a self test.
+
+Thin on purpose: what can be decided without Qt is decided in `LKSegmentLib`. The panel is written in the common
+subset of PythonQt and PySide (docs/panel.md), so that its buttons can be pressed in tests without Slicer.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+_CHECKOUT = Path(__file__).resolve().parent.parent
+if (_CHECKOUT / "LKSegmentLib" / "__init__.py").is_file() and str(_CHECKOUT) not in sys.path:
+    # Developer mode: Slicer knows this folder only. In an installed extension the library lies beside this file.
+    sys.path.append(str(_CHECKOUT))
+
+from LKSegmentLib.errors import LKSegmentError  # noqa: E402 (after the line above)
+
+POLL_MILLISECONDS = 30
+DEBOUNCE_MILLISECONDS = 150
+DEVICE_SETTING = "LKSegment/Device"
+INTERPRETER_SETTING = "LKSegment/WorkerPython"
+BUTTONS = {
+    "positivePointButton": "place",
+    "negativePointButton": "place",
+    "undoPointButton": "undo",
+    "segmentVolumeButton": "segment",
+    "acceptButton": "accept",
+    "cancelButton": "cancel",
+    "stopButton": "stop",
+    "overlayCheckBox": "overlay",
+}
+"""The button, and the action that `PanelSession.why_not` knows."""
+DEVICE_SETTING = "LKSegment/Device"
+INTERPRETER_SETTING = "LKSegment/WorkerPython"
+BUTTONS = {
+    "positivePointButton": "place",
+    "negativePointButton": "place",
+    "undoPointButton": "undo",
+    "segmentVolumeButton": "segment",
+    "acceptButton": "accept",
+    "cancelButton": "cancel",
+    "stopButton": "stop",
+    "overlayCheckBox": "overlay",
+}
+"""The button, and the action that `PanelSession.why_not` knows."""
+
+
+class LKSegment(ScriptedLoadableModule):
+    """What Slicer shows of the module before it is opened. Runs at every start: nothing is loaded here."""
+
+    def __init__(self, parent: Any) -> None:
+        ScriptedLoadableModule.__init__(self, parent)
+        self.parent.title = "LKSegment"
+        self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        self.parent.dependencies = ["Segmentations", "Markups"]
+        self.parent.contributors = ["The LKSegment contributors"]
+        self.parent.helpText = _(
+            "Segment a volume with large-kernel networks: choose a model, click on a structure, accept the result "
+            "into a segment, and see over the image where the network looked. Not a medical device."
+        )
+        self.parent.acknowledgementText = _(
+            "The code is under the Apache License 2.0. Each model names the licence of its weights and its authors."
+        )
+
+
+class LKSegmentLogic(ScriptedLoadableModuleLogic):
+    """Gives the panel, and scripts, a `PanelSession` in the application: its scene, its worker, its undo."""
+
+    def __init__(self) -> None:
+        ScriptedLoadableModuleLogic.__init__(self)
+        from LKSegmentLib.scene import core, panel_session
+
+        self.interpreter = ""
+        self.session = panel_session.PanelSession(
+            core.application_scene(), make_engine=self.make_engine, save_state=self.save_for_undo_in_segment_editor
+        )
+
+    def make_engine(self) -> Any:
+        """A client of a worker by the chosen Python; "" is Slicer's own."""
+        from LKSegmentLib.engine.client import EngineClient
+        from LKSegmentLib.engine.launching import changes_to
+
+        if not self.interpreter:
+            return EngineClient()
+        # A Python that is not Slicer's must not see Slicer's libraries.
+        return EngineClient(self.interpreter, changes_to(slicer.util.startupEnvironment()))
+
+    def save_for_undo_in_segment_editor(self, segmentation_node: Any) -> bool:
+        """Save the state in the user's Segment Editor, so that its Undo takes the write back.
+
+        False when the editor does not edit this segmentation: then the writer keeps an undo step of its own.
+        """
+        settings = slicer.mrmlScene.GetSingletonNode("SegmentEditor", "vtkMRMLSegmentEditorNode")
+        if settings is None or settings.GetSegmentationNode() is not segmentation_node:
+            return False
+        if not hasattr(slicer.modules, "segmenteditor"):
+            return False
+        slicer.modules.segmenteditor.widgetRepresentation().self().editor.saveStateForUndo()
+        return True
+
+
+class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel: shows what the session says, and hands on what is pressed."""
+
+    def __init__(self, parent: Any = None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic: LKSegmentLogic | None = None
+        self.session: Any = None
+        self._stop_watching_state: Callable[[], None] | None = None
+        self._watched: list[Any] = []
+        self._tooltips: dict[str, str] = {}
+
+    def setup(self) -> None:
+        ScriptedLoadableModuleWidget.setup(self)
+        panel = slicer.util.loadUI(self.resourcePath("UI/LKSegment.ui"))
+        self.layout.addWidget(panel)
+        self.ui = slicer.util.childWidgetVariables(panel)
+        self.logic = LKSegmentLogic()
+        self.session = self.logic.session
+        self._setup_controls()
+        self.poll_timer = qt.QTimer()
+        self.poll_timer.setInterval(POLL_MILLISECONDS)
+        self.poll_timer.timeout.connect(self.on_poll)
+        self.request_timer = qt.QTimer()
+        self.request_timer.setSingleShot(True)
+        self.request_timer.setInterval(DEBOUNCE_MILLISECONDS)
+        self.request_timer.timeout.connect(self.on_request)
+        panel.setMRMLScene(slicer.mrmlScene)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.on_scene_start_close)
+        self.addObserver(scene, scene.EndCloseEvent, self.on_scene_replaced)
+        self.addObserver(scene, scene.EndImportEvent, self.on_scene_replaced)
+        self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self.on_node_leaving)
+        self.initialize()
+        self._connect_controls()
+
+    def _setup_controls(self) -> None:
+        settings, ui = slicer.app.userSettings(), self.ui
+        self.session.device = str(settings.value(DEVICE_SETTING, "auto") or "auto")
+        self.logic.interpreter = str(settings.value(INTERPRETER_SETTING, "") or "")
+        ui.interpreterPathEdit.setCurrentPath(self.logic.interpreter)
+        devices = [("auto", _("Automatic")), ("cpu", _("CPU"))]
+        devices += [("cuda", _("NVIDIA GPU (CUDA)")), ("mps", _("Apple GPU (MPS)"))]
+        for device, title in devices:
+            ui.deviceComboBox.addItem(title, device)
+        if ui.deviceComboBox.findData(self.session.device) < 0:
+            ui.deviceComboBox.addItem(self.session.device, self.session.device)  # such as cuda:1, from the settings
+        ui.deviceComboBox.setCurrentIndex(ui.deviceComboBox.findData(self.session.device))
+        for button in BUTTONS:
+            self._tooltips[button] = getattr(ui, button).property("toolTip")
+        ui.positivePointButton.setIcon(qt.QIcon(self.resourcePath("Icons/PointInclude.svg")))
+        ui.negativePointButton.setIcon(qt.QIcon(self.resourcePath("Icons/PointExclude.svg")))
+
+    def _connect_controls(self) -> None:
+        ui, session = self.ui, self.session
+        ui.inputVolumeSelector.currentNodeIDChanged.connect(self.on_input_volume)
+        ui.segmentationSelector.currentNodeIDChanged.connect(self.on_segmentation)
+        ui.modelComboBox.currentIndexChanged.connect(self.on_model)
+        ui.deviceComboBox.currentIndexChanged.connect(self.on_device)
+        ui.segmentComboBox.currentIndexChanged.connect(self.on_segment)
+        ui.overlayMapComboBox.currentIndexChanged.connect(self.on_overlay)
+        ui.overlayCheckBox.toggled.connect(self.on_overlay)
+        ui.overlayOpacitySlider.valueChanged.connect(self.on_overlay)
+        ui.interpreterPathEdit.currentPathChanged.connect(self.on_interpreter)
+        ui.positivePointButton.clicked.connect(lambda *_args: self.on_place("positive"))
+        ui.negativePointButton.clicked.connect(lambda *_args: self.on_place("negative"))
+        ui.undoPointButton.clicked.connect(lambda *_args: self._attempt(session.undo_point))
+        ui.segmentVolumeButton.clicked.connect(lambda *_args: self._attempt(session.request_segmentation))
+        ui.acceptButton.clicked.connect(lambda *_args: self._attempt(session.accept))
+        ui.cancelButton.clicked.connect(lambda *_args: self._attempt(session.cancel))
+        ui.stopButton.clicked.connect(lambda *_args: self._attempt(session.stop))
+        ui.restartWorkerButton.clicked.connect(lambda *_args: self._attempt(session.restart_worker))
+
+    # lifecycle --------------------------------------------------------------------------------------------
+
+    def initialize(self) -> None:
+        """Follow the state of the scene that is open now."""
+        session = self.session
+        if self._stop_watching_state is not None:
+            self._stop_watching_state()
+        self._stop_watching_state = session.state.on_change(self.on_change)
+        session.refresh_models()
+        session.choose_default_volume()
+        self._watch_scene_nodes()
+        if session.state.input_volume is None:
+            session.state.input_volume = self.ui.inputVolumeSelector.currentNode()
+        problems = session.state.problems(session.models)
+        if problems:
+            session.status = problems[0]
+        self.show_all()
+
+    def enter(self) -> None:
+        self.initialize()
+        self._attempt(self.session.update_overlay)
+
+    def exit(self) -> None:
+        self._attempt(self.session.leave)
+
+    def cleanup(self) -> None:
+        """Called when the application quits and when the module is reloaded: nothing may outlive this."""
+        self.poll_timer.stop()
+        self.request_timer.stop()
+        self.removeObservers()
+        if self._stop_watching_state is not None:
+            self._stop_watching_state()
+            self._stop_watching_state = None
+        self.session.close()
+
+    def onReload(self) -> None:
+        """Reload the library too, not this file alone."""
+        for name in [name for name in sys.modules if name.split(".")[0] == "LKSegmentLib"]:
+            del sys.modules[name]
+        super().onReload()
+
+    def on_scene_start_close(self, _caller: Any, _event: Any) -> None:
+        self.request_timer.stop()
+        self.session.on_scene_closing()
+
+    def on_scene_replaced(self, _caller: Any, _event: Any) -> None:
+        self.initialize()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def on_node_leaving(self, _caller: Any, _event: Any, node: Any) -> None:
+        if not slicer.mrmlScene.IsClosing():
+            self.session.on_node_leaving(node)
+            self.show_all()
+
+    def _watch_scene_nodes(self) -> None:
+        """Observe the nodes that the state names now, and the mouse mode."""
+        state, points = self.session.state, slicer.vtkMRMLMarkupsNode
+        nodes = [state.positive_points, state.negative_points, state.target_segmentation]
+        nodes.append(slicer.mrmlScene.GetSingletonNode("Singleton", "vtkMRMLInteractionNode"))
+        if nodes == self._watched:
+            return
+        for method in (self.on_points, self.on_segments, self.on_mouse_mode):
+            self.removeObservers(method)
+        self._watched = nodes
+        for node in filter(None, nodes[:2]):
+            for event in (points.PointPositionDefinedEvent, points.PointRemovedEvent, points.PointEndInteractionEvent):
+                self.addObserver(node, event, self.on_points)
+        if nodes[2] is not None:
+            for event in ("SegmentAdded", "SegmentRemoved", "SegmentModified"):
+                self.addObserver(nodes[2], getattr(slicer.vtkSegmentation, event), self.on_segments)
+        if nodes[3] is not None:
+            self.addObserver(nodes[3], nodes[3].InteractionModeChangedEvent, self.on_mouse_mode)
+
+    # what happens -----------------------------------------------------------------------------------------
+
+    def _attempt(self, action: Callable[[], Any]) -> None:
+        """Do it; what the user can mend is said in the status line."""
+        try:
+            action()
+        except LKSegmentError as error:
+            self.session.status = str(error)
+        self.show_all()
+
+    def on_poll(self) -> None:
+        if self.session.poll():
+            self.show_all()
+        elif not self.session.is_busy:
+            self.poll_timer.stop()
+
+    def on_request(self) -> None:
+        if self.session.needs_mask():
+            self._attempt(self.session.request_mask)
+
+    def on_change(self) -> None:
+        """The state has changed, by the panel or by anybody else."""
+        self._watch_scene_nodes()
+        self.show_all()
+
+    def on_points(self, _caller: Any, _event: Any) -> None:
+        self.show_all()
+
+    def on_segments(self, _caller: Any, _event: Any) -> None:
+        self._show_segments()
+
+    def on_mouse_mode(self, _caller: Any, _event: Any) -> None:
+        self._show_placing()
+
+    def on_place(self, which: str) -> None:
+        session = self.session
+        if session.placing() == which:
+            self._attempt(session.stop_placing)
+        else:
+            self._attempt(lambda: session.start_placing(which == "positive"))
+
+    def on_input_volume(self, *_args: Any) -> None:
+        self.session.state.input_volume = self.ui.inputVolumeSelector.currentNode()
+
+    def on_segmentation(self, *_args: Any) -> None:
+        node = self.ui.segmentationSelector.currentNode()
+        if node is not self.session.state.target_segmentation:
+            with self.session.state.together():
+                self.session.state.target_segmentation = node
+                self.session.state.segment_id = ""
+
+    def on_segment(self, *_args: Any) -> None:
+        self.session.state.segment_id = current_data(self.ui.segmentComboBox)
+
+    def on_model(self, *_args: Any) -> None:
+        self.session.state.model = current_data(self.ui.modelComboBox)
+
+    def on_device(self, *_args: Any) -> None:
+        self.session.device = current_data(self.ui.deviceComboBox)
+        slicer.app.userSettings().setValue(DEVICE_SETTING, self.session.device)
+        self.show_all()
+
+    def on_interpreter(self, *_args: Any) -> None:
+        self.logic.interpreter = str(self.ui.interpreterPathEdit.property("currentPath")).strip()
+        slicer.app.userSettings().setValue(INTERPRETER_SETTING, self.logic.interpreter)
+        self.session.status = _("Restart the worker to use this Python.")
+        self.show_all()
+
+    def on_overlay(self, *_args: Any) -> None:
+        session, ui = self.session, self.ui
+        session.map_name = current_data(ui.overlayMapComboBox)
+        with session.state.together():
+            session.state.overlay_visible = ui.overlayCheckBox.isChecked()
+            session.state.overlay_opacity = float(ui.overlayOpacitySlider.property("value"))
+        self._attempt(session.update_overlay)
+
+    # what is shown ----------------------------------------------------------------------------------------
+
+    def show_all(self) -> None:
+        """Bring every control in line with the session; start what the change asks for."""
+        session, ui = self.session, self.ui
+        select_node(ui.inputVolumeSelector, session.state.input_volume)
+        select_node(ui.segmentationSelector, session.state.target_segmentation)
+        models = [(entry.title or name, name) for name, entry in session.models.items()]
+        fill(ui.modelComboBox, models, session.state.model)
+        fill(ui.overlayMapComboBox, [(name, name) for name in session.map_names], session.map_name)
+        set_quietly(ui.overlayCheckBox, "setChecked", session.state.overlay_visible)
+        set_quietly(ui.overlayOpacitySlider, "setValue", session.state.overlay_opacity)
+        self._show_segments()
+        self._show_placing()
+        for name, action in BUTTONS.items():
+            button, missing = getattr(ui, name), session.why_not(action)
+            button.setEnabled(not missing)
+            button.setToolTip(missing or self._tooltips[name])
+        job = session.job
+        ui.progressBar.setValue(round(100 * job.progress) if job is not None else 0)
+        ui.progressBar.setFormat(f"{job.stage} %p%" if job is not None else "")
+        ui.restartWorkerButton.setEnabled(True)
+        facts = session.worker_facts
+        ui.workerLabel.setText(
+            _("Python {python}, torch {torch}, process {process}").format(**{**facts, "torch": facts["torch"] or "-"})
+            if facts
+            else _("not running")
+        )
+        ui.statusLabel.setText(session.status or hint(session))
+        if session.is_busy and not self.poll_timer.isActive():
+            self.poll_timer.start()
+        if session.needs_mask():
+            self.request_timer.start()
+
+    def _show_segments(self) -> None:
+        state = self.session.state
+        entries = [(_("New segment"), "")]
+        if state.target_segmentation is not None:
+            segmentation = state.target_segmentation.GetSegmentation()
+            for index in range(segmentation.GetNumberOfSegments()):
+                entries.append((segmentation.GetNthSegment(index).GetName(), segmentation.GetNthSegmentID(index)))
+        if state.segment_id not in [identifier for _name, identifier in entries]:
+            state.segment_id = ""  # deleted: the result goes into a new one, which the panel shows
+        fill(self.ui.segmentComboBox, entries, state.segment_id)
+
+    def _show_placing(self) -> None:
+        placing = self.session.placing()
+        set_quietly(self.ui.positivePointButton, "setChecked", placing == "positive")
+        set_quietly(self.ui.negativePointButton, "setChecked", placing == "negative")
+
+
+def hint(session: Any) -> str:
+    """What to do next, while nothing else is to be said."""
+    if session.model_kind == "volume":
+        return session.why_not("segment") or _("Press 'Segment whole volume'.")
+    if session.points():
+        return ""
+    return session.why_not("place") or _("Press 'Include' and click on the structure in a slice view.")
+
+
+def current_data(combo: Any) -> str:
+    """The data of the chosen entry of a QComboBox; "" when none is chosen."""
+    return str(combo.itemData(combo.property("currentIndex")) or "")
+
+
+def fill(combo: Any, entries: list[tuple[str, str]], current: str) -> None:
+    """Give a QComboBox these (text, data) entries and choose one, without a signal."""
+    blocked = combo.blockSignals(True)
+    count = combo.property("count")
+    if [(combo.itemText(row), combo.itemData(row)) for row in range(count)] != entries:
+        combo.clear()
+        for text, data in entries:
+            combo.addItem(text, data)
+    combo.setCurrentIndex(combo.findData(current))
+    combo.blockSignals(blocked)
+
+
+def select_node(selector: Any, node: Any) -> None:
+    """Choose a node in a qMRMLNodeComboBox, without a signal; a hidden one or None chooses nothing."""
+    if selector.currentNode() is not node:
+        blocked = selector.blockSignals(True)
+        selector.setCurrentNodeID(node.GetID() if node is not None else "")
+        selector.blockSignals(blocked)
+
+
+def set_quietly(widget: Any, setter: str, value: Any) -> None:
+    """Call a setter without the widget telling that it changed."""
+    blocked = widget.blockSignals(True)
+    getattr(widget, setter)(value)
+    widget.blockSignals(blocked)
+
+
+class LKSegmentTest(ScriptedLoadableModuleTest):
+    """Run by Slicer (CTest, or "Reload and Test"): the panel opens, clicks become a segment, and no process stays."""
+
+    def setUp(self) -> None:
+        slicer.mrmlScene.Clear(0)
+
+    def test_panel_opens_without_torch(self) -> None:
+        was_there = "torch" in sys.modules
+        logic = LKSegmentLogic()
+        logic.session.refresh_models()
+        self.assertEqual("torch" in sys.modules, was_there)
+        self.assertEqual(logic.session.why_not("place"), _("Choose an input volume first."))
+
+    def test_click_becomes_a_segment(self) -> None:
+        """The whole way with the built-in model; skipped where it is not installed or the worker has no torch."""
+        import numpy as np
+
+        from LKSegmentLib.scene import prompts
+
+        session = LKSegmentLogic().session
+        session.refresh_models()
+        if session.models.get("lk_click") is None:
+            self.skipTest("the model lk_click is not installed")
+        k, j, i = np.indices((48, 48, 48))
+        ball = ((k - 24) ** 2 + (j - 24) ** 2 + (i - 24) ** 2 < 144) * 100.0
+        session.state.input_volume = slicer.util.addVolumeFromArray(ball.astype(np.float32))
+        session.state.model = "lk_click"
+        try:
+            session.start_placing(True)
+            prompts.add_point(session.state.positive_points, (24.0, 24.0, 24.0), 1)
+            session.request_mask()
+            while session.is_busy:
+                session.poll()
+                slicer.app.processEvents()
+            if not session.worker_facts.get("torch"):
+                self.skipTest("the worker's Python has no torch: " + session.status)
+            self.assertTrue(session.has_preview, session.status)
+            session.accept()
+        finally:
+            session.stop_placing()
+            session.close()
+        segmentation = session.state.target_segmentation.GetSegmentation()
+        self.assertEqual(segmentation.GetNumberOfSegments(), 1)
+        self.assertFalse(session.is_busy)
