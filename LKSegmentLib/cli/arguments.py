@@ -68,6 +68,13 @@ def add_image(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frame", type=int, metavar="N", help="which frame (from 0) of a 4-D image to use")
 
 
+def add_click_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", default="lk_click", metavar="NAME",
+        help="installed click model, or path of a model package (default: lk_click)",
+    )  # fmt: skip
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="auto", metavar="NAME",

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from LKSegmentLib.cli.arguments import add_clicks, add_device, add_image, clicked_points
+from LKSegmentLib.cli.arguments import add_click_model, add_clicks, add_device, add_image, clicked_points
 from LKSegmentLib.cli.command import Command
 from LKSegmentLib.cli.outputs import LABEL_SUFFIXES, SEGMENTATION_SUFFIX, output_file
 from LKSegmentLib.cli.screen import Screen
@@ -17,7 +17,7 @@ from LKSegmentLib.errors import InputError
 def configure(parser: argparse.ArgumentParser) -> None:
     add_image(parser)
     add_clicks(parser)
-    parser.add_argument("--model", default="lk_click", metavar="NAME", help="installed click model, or path of a package")
+    add_click_model(parser)
     add_device(parser)
     parser.add_argument("--name", default="structure", help="name of the segment (default: structure)")
     parser.add_argument(

@@ -80,7 +80,8 @@ def _worker(interpreter: str | None) -> tuple[list[Finding], dict[str, Any]]:
     except (LKSegmentError, TimeoutError) as error:
         return [Finding("worker process", False, True, str(error).rstrip("."))], {}
     seconds = time.monotonic() - begun
-    findings = [Finding("worker process", True, True, f"starts and answers in {seconds:.1f} s ({facts['interpreter']})")]
+    sentence = f"starts and answers in {seconds:.1f} s ({facts['interpreter']})"
+    findings = [Finding("worker process", True, True, sentence)]
     if facts["torch"] is None:
         advice = f"not installed in {facts['interpreter']}: pip install torch (in Slicer: the extension PyTorch)"
         return [*findings, Finding("torch", False, True, advice)], facts
@@ -101,7 +102,8 @@ def _models() -> Finding:
     names = [f"{entry.name} ({entry.kind})" for entry in catalogue()]
     problems = "".join(f"; unusable: {package.problem.rstrip('.')}" for package in broken_packages())
     listed = ", ".join(names) if names else "none installed"
-    return Finding("models", bool(names) and not problems, False, f"{listed}; your own go into {user_folder()}{problems}")
+    sentence = f"{listed}; your own go into {user_folder()}{problems}"
+    return Finding("models", bool(names) and not problems, False, sentence)
 
 
 def _slicer_core() -> Finding:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from LKSegmentLib.cli.arguments import add_device
+from LKSegmentLib.cli.arguments import add_click_model, add_device
 from LKSegmentLib.cli.command import Command, Parser, add_json, example
 from LKSegmentLib.cli.outputs import output_file, whole_files
 from LKSegmentLib.cli.screen import Screen
@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     summary = "Click through the structures of labelled images; each click corrects the largest error."
     clicks = kinds.add_parser("clicks", help=summary, description=summary, **example(_EXAMPLE))
     clicks.add_argument("--data", required=True, metavar="FOLDER", help="folder with the labelled cases")
-    clicks.add_argument("--model", default="lk_click", metavar="NAME", help="installed click model, or path of a package")
+    add_click_model(clicks)
     add_device(clicks)
     clicks.add_argument("--clicks", type=int, default=10, help="clicks on each structure (default: 10)")
     clicks.add_argument(

@@ -34,7 +34,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
     from LKSegmentLib.inference.devices import resolve_device
     from LKSegmentLib.training.click_export import export_package
-    from LKSegmentLib.training.click_export import export_package
     from LKSegmentLib.training.click_training import ClickTrainer, Recipe
 
     folder = output_folder(Path(arguments.out).expanduser().absolute(), "trained model")
