@@ -18,6 +18,7 @@ import numpy as np
 from LKSegmentLib.engine import protocol, shared_arrays
 from LKSegmentLib.engine.protocol import Message, ProtocolError, Side
 from LKSegmentLib.engine.shared_arrays import Array, Block, NoSharedMemory
+from LKSegmentLib.errors import RunError
 
 
 class Channel:
@@ -48,14 +49,14 @@ class Channel:
         with self._sending:
             on_wire: list[Array] = []
             names: list[str] = []
-            if arrays is not None:
-                message = {**message, "arrays": [self._described(array, on_wire, names) for array in arrays]}
             try:
+                if arrays is not None:
+                    message = {**message, "arrays": [self._described(array, on_wire, names) for array in arrays]}
                 payload_bytes = sum(array.nbytes for array in on_wire)
                 self._connection.sendall(protocol.packed(message, self.side, payload_bytes))
                 for array in on_wire:
                     self._connection.sendall(_bytes_of(array))
-            except (OSError, ProtocolError):
+            except (OSError, MemoryError, ProtocolError):
                 self.release(names)
                 shared_arrays.remove_names(names)
                 raise
@@ -133,7 +134,11 @@ class Channel:
         return message, arrays
 
     def _taken(self, descriptor: Message) -> Array | None:
-        array: Array = np.empty(descriptor["shape"], dtype=np.dtype(descriptor["dtype"]))
+        try:
+            array: Array = np.empty(descriptor["shape"], dtype=np.dtype(descriptor["dtype"]))
+        except MemoryError as error:
+            wanted = protocol.array_bytes(descriptor)
+            raise ProtocolError(f"There is not enough memory for an array of {wanted} bytes.") from error
         if descriptor["carrier"] == "wire":
             if array.nbytes and not self._filled(_bytes_of(array)):
                 return None
@@ -141,7 +146,10 @@ class Channel:
         name = descriptor["name"]
         if not name.startswith(self.session + "_"):
             raise ProtocolError(f"The shared-memory block {name} does not belong to this connection.")
-        block = Block(name, array.nbytes, create=False)
+        try:
+            block = Block(name, array.nbytes, create=False)
+        except RunError as error:
+            raise ProtocolError(str(error)) from error
         shared_arrays.remove_names([name])
         view = block.view(descriptor["dtype"], descriptor["shape"])
         np.copyto(array, view)

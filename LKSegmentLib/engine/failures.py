@@ -119,7 +119,7 @@ def death_sentence(doing: str, exit_code: int | None, stderr: Sequence[str], pro
     """
     safe = "The scene is unharmed; the next request starts a fresh worker."
     if problem:
-        return f"The worker sent something that is not its protocol while {doing} and was stopped: {problem} {safe}"
+        return f"The worker was stopped while {doing}. {problem} {safe}"
     if exit_code == -9:
         return (
             f"The worker was killed while {doing}, most often because the computer ran out of memory. {safe} "

@@ -136,6 +136,7 @@ class WorkerProcess:
         self._lines: collections.deque[str] = collections.deque(maxlen=STDERR_LINES)
         self._channel: Channel | None = None
         self._listener: socket.socket | None = None
+        self._problem = ""
         self._token = secrets.token_hex(32)
         self._process = self._spawn()
         self._printed = threading.Thread(target=self._keep_lines, name="worker output", daemon=True)
@@ -223,9 +224,12 @@ class WorkerProcess:
                 self._channel.send(*item)
             except OSError:  # the worker is gone; the reader notices and tells
                 return
+            except (ProtocolError, MemoryError) as error:
+                self._problem = f"The request could not be sent: {error or 'there is not enough memory.'}"
+                self._channel.shutdown()  # the reader sees the end
+                return
 
     def _read_all(self) -> None:
-        problem = ""
         try:
             channel = self._channel = self._channel or self._accepted()
             if channel is not None:
@@ -236,10 +240,11 @@ class WorkerProcess:
                     if received[0]["type"] != "received":
                         self.incoming.put(Received(*received))
         except ProtocolError as error:
-            problem = str(error)
+            self._problem = f"It sent something that is not its protocol: {error}"
         except OSError:
             pass  # it ended while it was greeted
-        self._end(problem)
+        finally:
+            self._end()
 
     def _accepted(self) -> Channel | None:
         """The connection of the process that knows the token; None when the worker ended before."""
@@ -258,9 +263,9 @@ class WorkerProcess:
                     connection.close()
         return None
 
-    def _end(self, problem: str) -> None:
+    def _end(self) -> None:
         """Collects what is left of the process and its children, and reports its end."""
-        if problem:
+        if self._problem:
             self.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_EXIT_SECONDS)
@@ -274,7 +279,7 @@ class WorkerProcess:
             self._channel.close()
         shared_arrays.remove_session(self.session)
         self._printed.join(_EXIT_SECONDS)
-        self.incoming.put(Ended(exit_code, self.stderr, problem))
+        self.incoming.put(Ended(exit_code, self.stderr, self._problem))
 
     # -- ending ------------------------------------------------------------------------------------------
 

@@ -47,6 +47,7 @@ class Worker:
         self.requests: queue.SimpleQueue[tuple[Message, list[Array]]] = queue.SimpleQueue()
         self.cancelled: dict[int, threading.Event] = {}
         self.refused_images: dict[int, InputError] = {}
+        self.leaving = threading.Lock()
 
     def run(self) -> NoReturn:
         """Works until the connection ends; never returns.
@@ -110,6 +111,7 @@ class Worker:
         """Ends the process now, whatever the other threads do, without leaving shared memory behind."""
         from LKSegmentLib.engine import shared_arrays
 
+        self.leaving.acquire()  # never released: the first reason to leave is the exit code
         self.channel.shutdown()
         self.channel.finish()
         shared_arrays.remove_session(self.channel.session)

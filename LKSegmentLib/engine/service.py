@@ -1,0 +1,201 @@
+"""What is done with a request, in whatever process: the worker, the command line or a script.
+
+The answers depend on the image, the model, the device and the request only, never on the process or on what
+was asked before. torch and everything that needs it are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from LKSegmentLib.engine.results import ClickResult, MaskBox, SegmentResult
+from LKSegmentLib.engine.shared_arrays import Array
+from LKSegmentLib.engine.warm import WarmPackages
+from LKSegmentLib.errors import InputError
+from LKSegmentLib.prompts import Point
+from LKSegmentLib.version import __version__
+from LKSegmentLib.volumes import Volume
+
+if TYPE_CHECKING:
+    from LKSegmentLib.inference.clicks import ClickModelSession
+
+Progress = Callable[[str, float], None]
+Cancelled = Callable[[], bool]
+
+MAPS = "attention maps"
+CLICK = "finding the structure"
+
+
+class Service:
+    """Open images, loaded models and click sessions, and the requests on them. Use it from one thread."""
+
+    def __init__(self) -> None:
+        self._images: dict[int, Volume] = {}
+        self._packages = WarmPackages()
+        self._sessions: dict[tuple[int, str, str], ClickModelSession] = {}
+
+    # -- images ------------------------------------------------------------------------------------------
+
+    def open_image(self, key: int, array: Array, ijk_to_ras: Array) -> None:
+        """Opens (or replaces) image ``key``: (k, j, i) or (c, k, j, i) voxels and the 4x4 IJK to RAS matrix, mm.
+
+        Raises InputError when these make no image.
+        """
+        self.close_image(key)
+        self._images[key] = Volume(array, ijk_to_ras)
+
+    def close_image(self, key: int) -> None:
+        """Frees an image and its click sessions; unknown keys are fine."""
+        self._images.pop(key, None)
+        self._sessions = {found: kept for found, kept in self._sessions.items() if found[0] != key}
+
+    def _image(self, key: int) -> Volume:
+        if key not in self._images:
+            raise InputError("The image is not open; open it again.")
+        return self._images[key]
+
+    # -- requests ----------------------------------------------------------------------------------------
+
+    def segment(self, key: int, model: str, device: str, progress: Progress, cancelled: Cancelled) -> SegmentResult:
+        """Every label of a whole-volume model on image ``key``, uint16 on its grid.
+
+        ``model`` is an installed model's name or a package's path; ``device`` is auto, cpu, cuda, cuda:1 or mps.
+        Raises InputError, RunError and Cancelled.
+        """
+        volume = self._image(key)
+        package = self._packages.get(model, progress)
+        if package.manifest.kind != "volume":
+            raise InputError(
+                f"The model {package.manifest.name!r} segments what is clicked on, not whole volumes: click on a "
+                "structure, or choose another model."
+            )
+        from LKSegmentLib.inference.devices import resolve_device
+        from LKSegmentLib.inference.segmentation import segment_volume
+
+        labels = segment_volume(volume, package, resolve_device(device), progress, cancelled)
+        segments = package.manifest.segments
+        return SegmentResult(labels, [label.name for label in segments], [label.to_json() for label in segments])
+
+    def click(
+        self,
+        key: int,
+        model: str,
+        device: str,
+        points: Sequence[Point],
+        maps: bool,
+        progress: Progress,
+        cancelled: Cancelled,
+    ) -> ClickResult:
+        """The mask of a click model after ``points`` in order, and with ``maps`` what its gates did there.
+
+        Raises InputError, RunError and Cancelled.
+        """
+        session = self._session(key, model, device, progress)
+        found = session.mask_for(points, lambda _, fraction: progress(CLICK, fraction), cancelled)
+        box = MaskBox(found.lower, found.array)
+        if not maps:
+            return ClickResult(box)
+        from LKSegmentLib.inspection.click_maps import EXPOSED, click_maps
+
+        progress(MAPS, 0.0)
+        shown = click_maps(session, points, [exposed.name for exposed in EXPOSED])
+        progress(MAPS, 1.0)
+        return ClickResult(box, shown)
+
+    def _session(self, key: int, model: str, device: str, progress: Progress) -> ClickModelSession:
+        volume = self._image(key)
+        package = self._packages.get(model, progress)
+        from LKSegmentLib.inference.clicks import ClickModelSession
+        from LKSegmentLib.inference.devices import resolve_device
+
+        resolved = resolve_device(device)
+        found = (key, str(package.source), str(resolved))
+        known = self._sessions.get(found)
+        if known is not None and known.package is package:  # else it changed on disk since
+            return known
+        self._sessions[found] = ClickModelSession(volume, package, resolved)
+        return self._sessions[found]
+
+    def models(self) -> dict[str, Any]:
+        """``models``: name, title, kind, licence, summary, folder, built_in and labels; ``broken``: folder, problem."""
+        from LKSegmentLib.packages import broken_packages, catalogue
+
+        listed = [
+            {
+                "name": entry.name,
+                "title": entry.title,
+                "kind": entry.kind,
+                "licence": entry.licence,
+                "summary": entry.summary,
+                "folder": str(entry.folder),
+                "built_in": entry.built_in,
+                "labels": [label.to_json() for label in entry.labels],
+            }
+            for entry in catalogue()
+        ]
+        broken = [{"folder": str(found.folder), "problem": found.problem} for found in broken_packages()]
+        return {"models": listed, "broken": broken}
+
+    def doctor(self) -> dict[str, Any]:
+        """What works in this process: versions, and each device with whether a small 3-D convolution runs on it.
+
+        ``devices``: name, title, memory_bytes, works, and the problem where it does not.
+        """
+        facts: dict[str, Any] = {
+            "library": __version__,
+            "python": platform.python_version(),
+            "interpreter": sys.executable,
+            "system": platform.platform(),
+            "torch": None,
+            "threads": None,
+            "devices": [],
+        }
+        if importlib.util.find_spec("torch") is None:
+            return facts
+        import torch
+
+        from LKSegmentLib.inference.devices import available_devices
+
+        facts |= {"torch": str(torch.__version__), "threads": torch.get_num_threads()}
+        for device in available_devices():
+            told = {"name": device.name, "title": device.title, "memory_bytes": device.memory_bytes}
+            problem = _convolution_problem(device.name)
+            facts["devices"].append({**told, "works": not problem, "problem": problem})
+        return facts
+
+    # -- memory ------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Imports torch ahead of the first request, where it is installed."""
+        if importlib.util.find_spec("torch") is not None:
+            import LKSegmentLib.inference.clicks
+            import LKSegmentLib.inference.devices  # noqa: F401
+
+    def release_memory(self) -> None:
+        """Frees every network and click session; images stay open, and the next request loads what it needs."""
+        self._sessions.clear()
+        self._packages.clear()
+        gc.collect()
+        if "torch" in sys.modules:
+            import torch
+
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+
+def _convolution_problem(device: str) -> str:
+    """Why a 3-D convolution cannot run on ``device``; empty when it can."""
+    import torch
+
+    try:
+        image = torch.ones(1, 1, 5, 5, 5, device=device)
+        answer = torch.nn.functional.conv3d(image, torch.ones(1, 1, 3, 3, 3, device=device))
+        right = bool(torch.all(answer == 27.0).item())
+    except RuntimeError as error:
+        return (str(error).splitlines() or ["it failed without a reason"])[0]
+    return "" if right else "a 3-D convolution gives wrong numbers"

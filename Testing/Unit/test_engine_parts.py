@@ -1,0 +1,176 @@
+"""Interpreter, environment, sentences and results of the engine, without a worker."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from LKSegmentLib.engine import failures, launching, results
+from LKSegmentLib.engine.client import EngineClient, _model
+from LKSegmentLib.engine.protocol import ProtocolError
+from LKSegmentLib.engine.worker import Worker
+from LKSegmentLib.errors import Cancelled, InputError, RunError
+from LKSegmentLib.inspection import Map
+from LKSegmentLib.volumes import Volume
+
+
+def program(folder, name):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("")
+    return str(folder / name)
+
+
+LAUNCHER = "PythonSlicer.exe" if os.name == "nt" else "PythonSlicer"
+
+
+def test_outside_slicer_the_interpreter_is_this_one(monkeypatch, tmp_path):
+    program(tmp_path / "slicer", LAUNCHER)
+    monkeypatch.setenv("PATH", str(tmp_path / "slicer"))
+    monkeypatch.setattr(sys, "executable", program(tmp_path / "env", "python3.11"))
+    assert launching.default_interpreter() == str(tmp_path / "env" / "python3.11")
+
+
+@pytest.mark.parametrize("running", ["SlicerApp-real", "python-real", "PythonSlicer", "python-real.exe"])
+def test_inside_slicer_it_is_the_launcher_beside(monkeypatch, tmp_path, running):
+    monkeypatch.setattr(sys, "executable", program(tmp_path, running))
+    launcher = program(tmp_path, LAUNCHER)
+    assert launching.default_interpreter() == launcher
+
+
+@pytest.mark.parametrize("running", ["", "Slicer"])
+def test_inside_the_application_the_launcher_may_be_on_the_path(monkeypatch, tmp_path, running):
+    monkeypatch.setattr(sys, "executable", program(tmp_path / "app", running) if running else "")
+    launcher = program(tmp_path / "bin", LAUNCHER)
+    monkeypatch.setenv("PATH", os.pathsep.join(["", str(tmp_path), str(tmp_path / "bin")]))
+    assert launching.default_interpreter() == launcher
+
+
+def test_without_any_interpreter_there_is_a_sentence(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "")
+    monkeypatch.setenv("PATH", "")
+    client = EngineClient()
+    with pytest.raises(InputError, match="No Python interpreter"):
+        client.start()
+    with pytest.raises(InputError, match="No Python interpreter"):
+        client.wait(client.models(), 5.0)
+
+
+def test_the_environment_is_this_one_with_the_changes_and_the_library_first(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/slicer/lib")
+    monkeypatch.setenv("KEPT", "yes")
+    environment = launching.worker_environment({"LD_LIBRARY_PATH": None, "OMP_NUM_THREADS": "2"})
+    assert environment["PYTHONPATH"] == os.pathsep.join([str(launching.library_parent()), "elsewhere"])
+    assert "LD_LIBRARY_PATH" not in environment and environment["OMP_NUM_THREADS"] == "2"
+    assert environment["KEPT"] == "yes" and os.environ["LD_LIBRARY_PATH"] == "/slicer/lib"
+
+
+def test_changes_to_another_environment_lead_there(monkeypatch):
+    monkeypatch.setenv("PYTHONHOME", "/slicer")
+    target = {name: value for name, value in os.environ.items() if name != "PYTHONHOME"} | {"NEW": "1", "HOME": "/h"}
+    reached = launching.worker_environment(launching.changes_to(target))
+    del reached["PYTHONPATH"]
+    assert reached == {name: value for name, value in target.items() if name != "PYTHONPATH"}
+
+
+def test_paths_of_models_become_absolute_and_names_stay():
+    assert _model("lk_click") == "lk_click"
+    assert _model(os.path.join("models", "mine")) == os.path.abspath(os.path.join("models", "mine"))
+    assert _model("mine.zip") == os.path.abspath("mine.zip")
+
+
+class OutOfMemoryError(RuntimeError):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (OutOfMemoryError("Tried to allocate 2 GiB"), failures.OutOfMemory, "on the device 'cuda:0'.*try again"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), failures.OutOfMemory, "memory"),
+        (MemoryError(), failures.OutOfMemory, "on this computer"),
+        (RuntimeError("CUDA error: device-side assert triggered\nCompile with"), failures.DeviceFault, "triggered. A"),
+        (RuntimeError("shapes do not fit\nsecond line"), RunError, "^The network stopped .*: shapes do not fit.$"),
+        (RuntimeError(""), RunError, "RuntimeError"),
+        (OSError(28, "No space left on device"), RunError, "No space left on device"),
+        (ModuleNotFoundError("x", name="torch"), InputError, "'torch' is missing in .*PyTorch"),
+        (InputError("As it was."), InputError, "^As it was.$"),
+        (Cancelled("Stopped."), Cancelled, "^Stopped.$"),
+        (KeyError("a mistake of ours"), KeyError, "a mistake of ours"),
+    ],
+)
+def test_errors_become_sentences(error, kind, words):
+    with pytest.raises(kind, match=words) as caught:
+        with failures.plain_errors("cuda:0"):
+            raise error
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "words"),
+    [
+        (-9, "killed while segmenting.*memory"),
+        (-11, "SIGSEGV"),
+        (-250, "signal 250"),
+        (70, "Oops: 5. .*report"),
+        (1, "code 1"),
+    ],
+)
+def test_a_dead_worker_is_one_sentence(exit_code, words):
+    sentence = failures.death_sentence("segmenting", exit_code, ["first", "Oops: 5"])
+    assert re.search(words, sentence) and "fresh worker" in sentence
+
+
+def test_a_worker_that_cannot_start_explains_itself_or_shows_its_last_line():
+    assert failures.start_sentence("py", 3, ["x", "LKSegment worker: Install numpy."]) == "Install numpy."
+    assert "SyntaxError: no. Choose a Python 3.10" in failures.start_sentence("py", 1, ["SyntaxError: no"])
+    assert "it printed nothing" in failures.start_sentence("py", 1, [])
+
+
+def test_results_survive_the_way():
+    matrix = np.array([[0.1, 0, 0, 1 / 3], [0, -2, 0, 0], [0, 0, 3, 0], [0, 0, 0, 1]])
+    labels = Volume(np.arange(8, dtype=np.uint16).reshape(2, 2, 2), matrix)
+    segment = results.SegmentResult(labels, ["a"], [{"name": "a"}])
+    box = results.MaskBox((1, 0, 2), np.ones((1, 1, 1), np.uint8))
+    gate = Map("gate", labels.with_array(labels.array.astype(np.float32)), {"unit": "none"})
+    click = results.ClickResult(box, [gate])
+    back = results.decoded(*results.encoded(segment))
+    assert back.names == ["a"] and np.array_equal(back.labels.ijk_to_ras, matrix)
+    assert np.array_equal(back.labels.array, labels.array)
+    back = results.decoded(*results.encoded(click))
+    assert back.box.lower == (1, 0, 2) and back.maps[0].name == "gate" and back.maps[0].passport == {"unit": "none"}
+    assert np.argwhere(back.box.full((2, 2, 3))).tolist() == [[1, 0, 2]]
+    assert not results.MaskBox((0, 0, 0), np.zeros((0, 0, 0), np.uint8)).full((2, 2, 3)).any()
+    assert results.decoded(*results.encoded({"models": []})) == {"models": []}
+
+
+@pytest.mark.parametrize(
+    ("result", "count"),
+    [({"kind": "segment"}, 1), ({"kind": "click", "maps": []}, 1), ({"kind": "x"}, 0), ({}, 0), ({"kind": "json"}, 0)],
+)
+def test_incomplete_results_are_refused(result, count):
+    with pytest.raises(ProtocolError, match="sent a result of"):
+        results.decoded(result, [np.zeros((1, 1, 1))] * count)
+
+
+def test_progress_is_thinned_but_stages_and_ends_are_always_told():
+    sent = []
+    channel = type("Recorder", (), {"send": lambda self, told: sent.append((told["stage"], told["fraction"]))})()
+    progress = Worker(channel, None).progress_of(1)
+    for step in range(1001):
+        progress("windows", step / 1000)
+    progress("stitching", 2.0)
+    assert sent[0] == ("windows", 0.0) and sent[-2:] == [("windows", 1.0), ("stitching", 1.0)]
+    assert len(sent) < 900
+
+
+def test_the_client_side_needs_no_torch():
+    code = "import sys, LKSegmentLib.engine.client; print({'torch', 'SimpleITK', 'slicer'} & set(sys.modules))"
+    environment = launching.worker_environment({})
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert ran.stdout == "set()\n"
