@@ -91,8 +91,13 @@ def headless_scene() -> SceneContext:
     application calls `publish` on the result.
     """
     slicer = slicer_module()
+    import vtk  # after slicer, whose absence has a sentence
+
     scene = slicer.vtkMRMLScene()
     application_logic = slicer.vtkSlicerApplicationLogic()
+    # Displayable managers look for the logic of their view in these.
+    application_logic.SetSliceLogics(vtk.vtkCollection())
+    application_logic.SetViewLogics(vtk.vtkCollection())
     application_logic.SetMRMLScene(scene)
     # Not vtkSlicerColorLogic: it complains about colour files, which slicer-core does not carry.
     colors = slicer.vtkMRMLColorLogic()
