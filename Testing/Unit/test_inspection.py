@@ -1,0 +1,134 @@
+"""Maps of the click model: at the right place, with a passport, and without touching the answer."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from LKSegmentLib.errors import InputError
+from LKSegmentLib.inference.clicks import ClickModelSession
+from LKSegmentLib.inspection.click_maps import DEFAULT_LAYERS, EXPOSED, click_maps
+from LKSegmentLib.inspection.maps import reduced_grid
+from LKSegmentLib.inspection.taps import recorded
+from LKSegmentLib.networks.lk_click import LKClick
+from LKSegmentLib.prompts import CHANNELS, Point
+from LKSegmentLib.volumes import Grid, Volume
+
+
+def random_session(volume: Volume, window: int = 32) -> ClickModelSession:
+    torch.manual_seed(0)
+    network = LKClick(in_channels=len(CHANNELS), layer_scale=1.0).eval()
+    manifest = SimpleNamespace(name="random", network="lk_click", kind="click", in_channels=len(CHANNELS), window=(window,) * 3)
+    return ClickModelSession(volume, SimpleNamespace(manifest=manifest, network=lambda device: network))
+
+
+def oblique_volume(shape=(32, 36, 40)) -> Volume:
+    rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]
+    rotation[:, 0] *= np.sign(np.linalg.det(rotation))
+    matrix = np.eye(4)
+    matrix[:3, :3] = rotation * np.array([1.0, 1.0, 1.4])
+    matrix[:3, 3] = (-30, 12, 45)
+    return Volume(np.random.default_rng(2).normal(size=shape).astype(np.float32), matrix)
+
+
+def test_recording_does_not_change_the_answer() -> None:
+    network = LKClick(in_channels=2, feature_sizes=(8, 8, 16, 16), depths=(1, 1, 1)).eval()
+    x = torch.randn(1, 2, 16, 16, 16)
+    with torch.inference_mode():
+        plain = network(x)
+        with recorded(network, ["attention.gate"]) as outputs:
+            tapped = network(x)
+    assert torch.equal(plain, tapped)
+    assert outputs["attention.gate"].shape == (1, 16, 4, 4, 4)
+    assert not network.attention.gate._forward_hooks, "no hook may stay behind"
+
+
+def test_unknown_layers_and_maps_are_refused() -> None:
+    volume = oblique_volume()
+    session = random_session(volume)
+    click = Point(tuple(volume.grid.centre_ras))
+    with pytest.raises(InputError, match="no layer 'nowhere'"), recorded(session.network, ["nowhere"]):
+        pass
+    with pytest.raises(InputError, match="no map 'heat'.*LK attention"):
+        click_maps(session, [click], ["heat"])
+    with pytest.raises(InputError, match="at least one click"):
+        click_maps(session, [])
+
+
+def test_maps_have_passports_and_values_of_a_gate() -> None:
+    volume = oblique_volume()
+    session = random_session(volume)
+    maps = click_maps(session, [Point(tuple(volume.grid.centre_ras))], [exposed.name for exposed in EXPOSED])
+    assert [found.name for found in maps] == [exposed.name for exposed in EXPOSED]
+    assert maps[0].name in DEFAULT_LAYERS
+    for found in maps:
+        assert 0 <= found.volume.array.min() and found.volume.array.max() <= 1
+        again = json.loads(json.dumps(found.passport))
+        assert {"network", "layer", "kind", "unit", "range", "neutral", "identifiable", "stitching", "sentence"} <= set(again)
+
+
+def test_the_map_is_what_the_network_computed() -> None:
+    volume = oblique_volume()
+    session = random_session(volume)
+    points = [Point(tuple(volume.grid.centre_ras))]
+    (found,) = click_maps(session, points)
+    seen = {}
+    handle = session.network.attention.register_forward_pre_hook(lambda module, inputs: seen.update(f=inputs[0]))
+    with torch.inference_mode():
+        session.network(torch.from_numpy(session.state_for(points).inputs)[None])
+        handle.remove()
+        gate = session.network.attention
+        expected = torch.sigmoid(gate.pw(gate.dw(gate.dwd(seen["f"]))))[0].mean(0).numpy()
+    np.testing.assert_allclose(found.volume.array, expected, atol=1e-5)
+
+
+def local_only(network: torch.nn.Module) -> torch.nn.Module:
+    """Keep the centre tap of every odd kernel: what is left moves nothing, so an impulse stays where the grid puts it."""
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, torch.nn.Conv3d):
+                middle = module.weight.shape[-1] // 2
+                kept = module.weight[..., middle, middle, middle].clone()
+                module.weight.zero_()
+                module.weight[..., middle, middle, middle] = kept
+            elif isinstance(module, torch.nn.ConvTranspose3d):  # the same value in the whole block
+                module.weight.copy_(module.weight[..., :1, :1, :1].expand_as(module.weight).clone())
+    return network
+
+
+@pytest.mark.parametrize("name", [exposed.name for exposed in EXPOSED])
+@pytest.mark.parametrize("voxel", [(16, 16, 16), (8, 24, 16), (24, 8, 8)])
+def test_an_impulse_in_the_image_lands_in_the_map_within_one_of_its_voxels(name: str, voxel: tuple[int, int, int]) -> None:
+    volume = oblique_volume()
+    session = random_session(volume)
+    points = [Point(tuple(volume.grid.centre_ras))]
+    (found,) = click_maps(session, points, [name])
+    exposed = next(entry for entry in EXPOSED if entry.name == name)
+    network = local_only(session.network)
+    inputs = torch.from_numpy(session.state_for(points).inputs)[None] * 0
+    hit = inputs.clone()
+    hit[0, :, voxel[0], voxel[1], voxel[2]] = 5.0
+    changed = []
+    for given in (inputs, hit):
+        with torch.inference_mode(), recorded(network, [exposed.layer]) as outputs:
+            network(given)
+        changed.append(exposed.reduce(outputs[exposed.layer]))
+    change = (changed[1] - changed[0]).abs().numpy()
+    assert change.max() > 0
+    lit = np.argwhere(change > 0.5 * change.max()).mean(0)
+    window = session.state_for(points).window.window_grid
+    distance = window.ijk_of(found.volume.grid.ras_of(lit[::-1])) - np.array(voxel[::-1])
+    assert np.abs(distance).max() <= exposed.stride, "more than one voxel of the map along an axis"
+
+
+def test_reduced_grids_follow_both_conventions() -> None:
+    window = Grid((16, 16, 16), np.diag([2.0, 2.0, 2.0, 1.0]))
+    encoder = reduced_grid(window, 4, (4, 4, 4), 0.0)
+    decoder = reduced_grid(window, 4, (4, 4, 4), 1.5)
+    np.testing.assert_allclose(encoder.ras_of((1, 1, 1)), window.ras_of((4, 4, 4)))
+    np.testing.assert_allclose(decoder.ras_of((1, 1, 1)), window.ras_of((5.5, 5.5, 5.5)))
+    assert encoder.spacing == (8, 8, 8)
