@@ -1,13 +1,15 @@
-"""DLKNETR: D-Net's sibling in the same repository, a DLK encoder under the decoder of UNETR (arXiv 2403.10674).
+"""DLKNETR: D-Net's sibling in the same repository, a DLK encoder under the decoder of UNETR (arXiv
+2403.10674).
 
     image ─┬─ stem ─ DLK ─┬─ down ─ DLK ─┬─ down ─ DLK ─┬─ down ─ DLK ─┬─ down
            │              │ 48, 1/2      │ 96, 1/4      │ 192, 1/8     │ 384, 1/16    │ 768, 1/32
         residual       residual       residual       residual       residual         │
            └─► up ◄───────┴── up ◄───────┴── up ◄───────┴── up ◄───────┴── up ◄───────┘  ─► logits
 
-Exact against the released code in tensor names, shapes and counts. One point rests on a description in words, without
-a published result at hand to settle it: the normalised output of a stage is taken to feed the next stage as well as
-the skip.
+Exact against the released code in tensor names, shapes and counts. One point rests on a description in words,
+without
+a published result at hand to settle it: the normalised output of a stage is taken to feed the next stage as
+well as the skip.
 """
 
 from __future__ import annotations
@@ -33,11 +35,11 @@ class DLKNETR(nn.Module):
     Args:
         in_channels: of the image.
         out_channels: classes.
-        depths: DLK blocks of each encoder stage. The fifth number is published and unused: the deepest level is a
-            strided convolution and a norm.
+        depths: DLK blocks of each encoder stage. The fifth number is published and unused: the deepest level
+            is a strided convolution and a norm.
         feature_sizes: channels of the five levels; even numbers, but for the last.
-        deep_supervision: build auxiliary heads (23,888 parameters in the published configuration, of which one head
-            is never used) and return logits at five resolutions.
+        deep_supervision: build auxiliary heads (23,888 parameters in the published configuration, of which
+            one head is never used) and return logits at five resolutions.
         selection: as of `DNet`.
         layer_scale: initial value of the blocks' layer scale, 1e-2 here.
         drop_path_rate: of the last encoder block in training; earlier ones less, linearly.
@@ -81,8 +83,8 @@ class DLKNETR(nn.Module):
             image: (batch, in_channels, k, j, i); any sizes of at least 17.
 
         Returns:
-            Logits (batch, out_channels, k, j, i); with deep supervision a list of them at 1, 1/2, 1/4, 1/8 and 1/16
-            (sizes rounded up).
+            Logits (batch, out_channels, k, j, i); with deep supervision a list of them at 1, 1/2, 1/4, 1/8
+            and 1/16 (sizes rounded up).
 
         Raises:
             InputError: a size or a number of channels that the network cannot take.
@@ -122,7 +124,10 @@ class _Encoder(nn.Module):
         super().__init__()
         stem = nn.Conv3d(in_channels, widths[0], 7, stride=2, padding=3)
         self.downsample_layers = nn.ModuleList(
-            [stem, *(nn.Conv3d(a, b, 3, stride=2, padding=1) for a, b in zip(widths, widths[1:], strict=False))]
+            [
+                stem,
+                *(nn.Conv3d(a, b, 3, stride=2, padding=1) for a, b in zip(widths, widths[1:], strict=False)),
+            ]
         )
         unused = iter(rates)
         self.stages = nn.ModuleList(
@@ -152,7 +157,9 @@ class _Decoder(nn.Module):
         self, in_channels: int, out_channels: int, widths: Sequence[int], deep_supervision: bool
     ) -> None:
         super().__init__()
-        self.DLKEncoder: nn.Module = nn.Identity()  # set by the network; declared here for the order of the names
+        self.DLKEncoder: nn.Module = (
+            nn.Identity()
+        )  # set by the network; declared here for the order of the names
         self.encoder1 = SkipBlock(in_channels, widths[0])
         self.encoder2 = SkipBlock(widths[0], widths[0])
         self.encoder3 = SkipBlock(widths[1], widths[1])

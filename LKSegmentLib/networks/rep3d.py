@@ -5,16 +5,18 @@
         residual            residual            residual            residual            residual
            └─► up, residual ◄──┴─ up, residual ◄───┴─ up, residual ◄───┴─ up, residual ◄───┘  ─► logits
 
-Inference is exact against the released code (2026-04-30). Training is *ours*: the released training path stops at its
-first step, and with that mended it would still learn nothing about its masks; see `blocks.receptive_bias`.
+Inference is exact against the released code (2026-04-30). Training is *ours*: the released training path
+stops at its first step, and with that mended it would still learn nothing about its masks; see
+`blocks.receptive_bias`.
 
-Raw and baked weights. `deploy=False` holds raw weights W and multiplies them with the mask at every pass. `bake()`
-writes W · M into W, once, and makes the network a deployed one; `deploy=True` starts there. The state dict carries
-which of the two it is (`lrbm_baked`), so that weights can never be baked twice. The authors' checkpoints do not say;
-they are used unchanged by the authors' own inference, so create the network with `deploy=True` for them.
+Raw and baked weights. `deploy=False` holds raw weights W and multiplies them with the mask at every pass.
+`bake()` writes W · M into W, once, and makes the network a deployed one; `deploy=True` starts there. The
+state dict carries which of the two it is (`lrbm_baked`), so that weights can never be baked twice. The
+authors' checkpoints do not say; they are used unchanged by the authors' own inference, so create the network
+with `deploy=True` for them.
 
-Known limit of the published design: at 96³ the last stage's grid is 6³, where 14 % of the 21³ taps can touch data. A
-larger window at inference wakes untrained taps; use the training window.
+Known limit of the published design: at 96³ the last stage's grid is 6³, where 14 % of the 21³ taps can touch
+data. A larger window at inference wakes untrained taps; use the training window.
 """
 
 from __future__ import annotations
@@ -43,13 +45,14 @@ class Rep3D(nn.Module):
         in_channels: of the image.
         out_channels: classes.
         depths: blocks of each of the four stages.
-        feature_sizes: channels of each stage. (The published head takes 48 channels whatever they are; ours follows.)
+        feature_sizes: channels of each stage. (The published head takes 48 channels whatever they are; ours
+            follows.)
         hidden_size: channels of the bottleneck.
         kernel_size: edge of the depth-wise kernels, odd.
-        lrbm: the mask on the kernels: `"learned"` (our definition), `"fixed"` (the published prior), `"none"`,
-            `"per_channel"`; see `ReceptiveBiasConv3d`.
-        deploy: the weights to be loaded are baked; no mask is applied. Tensors of the generator remain, as in the
-            authors' deployed models.
+        lrbm: the mask on the kernels: `"learned"` (our definition), `"fixed"` (the published prior),
+            `"none"`, `"per_channel"`; see `ReceptiveBiasConv3d`.
+        deploy: the weights to be loaded are baked; no mask is applied. Tensors of the generator remain, as in
+            the authors' deployed models.
         learn_beta: make the prior's exponent a parameter (ours).
 
     Raises:
@@ -130,7 +133,9 @@ class Rep3D(nn.Module):
             RunError: the weights are baked already.
         """
         if self.deploy:
-            raise RunError("These Rep3D weights are baked already; baking them again would apply the mask twice.")
+            raise RunError(
+                "These Rep3D weights are baked already; baking them again would apply the mask twice."
+            )
         for block in self.blocks().values():
             block.bake()
         self.lrbm_baked.fill_(True)
@@ -189,9 +194,7 @@ class Rep3D(nn.Module):
                 prior = block.prior().detach().cpu()[None, None]
                 official[f"{name}.prior_map"] = prior.repeat(block.dwconv.out_channels, 1, 1, 1, 1)
                 for part in order:
-                    official.update(
-                        (k, v) for k, v in tensors.items() if k.startswith(f"{name}.{part}")
-                    )
+                    official.update((k, v) for k, v in tensors.items() if k.startswith(f"{name}.{part}"))
             elif key != "lrbm_baked":
                 official.setdefault(key, tensor)
         return official

@@ -1,10 +1,10 @@
 """Learnable receptive-bias modulation (LRBM) of large depth-wise kernels: Rep3D, arXiv 2505.19603.
 
-A mask M over the taps of a kernel, large in the middle and small at the rim, multiplies the kernel's weights, so that
-central taps learn faster. Published: the prior and the idea of a generator that refines it. The published code of the
-generator cannot run (its second convolution enlarges the map), and could not learn if it ran: its normalisations act
-on one element, and the masked weight is stored back at every step. The generator below is therefore *ours*; it keeps
-the published tensor names and shapes.
+A mask M over the taps of a kernel, large in the middle and small at the rim, multiplies the kernel's weights,
+so that central taps learn faster. Published: the prior and the idea of a generator that refines it. The
+published code of the generator cannot run (its second convolution enlarges the map), and could not learn if
+it ran: its normalisations act on one element, and the masked weight is stored back at every step. The
+generator below is therefore *ours*; it keeps the published tensor names and shapes.
 """
 
 from __future__ import annotations
@@ -60,15 +60,17 @@ class ReceptiveBiasConv3d(nn.Module):
 
         u1 = Conv7(P),  s = sigmoid(N1(u1)),  u2 = Conv7(s),  M = P + N2(u2)
 
-    with one mask for all channels; N1 and N2 normalise over the K³ taps and have a scalar weight and bias each. N2
-    starts at zero, so training starts at the fixed prior exactly. (The biases of both convolutions are published
+    with one mask for all channels; N1 and N2 normalise over the K³ taps and have a scalar weight and bias
+    each. N2 starts at zero, so training starts at the fixed prior exactly. (The biases of both convolutions
+    are published
     tensors without effect: the normalisations cancel them.)
 
     Args:
         channels: n.
         kernel_size: K, odd.
-        lrbm: `"learned"`: as above. `"fixed"`: M = P. `"none"`: M = 1. `"per_channel"` (the paper's "depth-wise
-            convolutions"): generator of n channels, normalised over the channels of each tap; one mask a channel.
+        lrbm: `"learned"`: as above. `"fixed"`: M = P. `"none"`: M = 1. `"per_channel"` (the paper's
+            "depth-wise convolutions"): generator of n channels, normalised over the channels of each tap; one
+            mask a channel.
         deploy: take the stored kernel as it is (baked, or the authors' deployed weights).
         learn_beta: make the prior's exponent a parameter (ours; the published code fixes it at 1).
 

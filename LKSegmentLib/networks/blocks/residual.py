@@ -1,6 +1,7 @@
 """The residual convolution blocks of the UNETR family, as Rep3D and DLKNETR use them.
 
-Tensor names are those of MONAI's blocks, which the released networks are made of. Instance norm has no tensors.
+Tensor names are those of MONAI's blocks, which the released networks are made of. Instance norm has no
+tensors.
 """
 
 from __future__ import annotations
