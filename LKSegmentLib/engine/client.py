@@ -206,7 +206,7 @@ class EngineClient:
             except protocol.ProtocolError as error:
                 self._finish(job, "failed", str(error), "run")
             else:
-                job.progress = 1.0
+                job.progress, job.warnings = 1.0, tuple(message["warnings"])
                 self._finish(job, "done", result=result)
         elif kind == "cancelled":
             self._finish(job, "cancelled")

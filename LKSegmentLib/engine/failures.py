@@ -40,7 +40,11 @@ def plain_errors(device: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except LKSegmentError:
+    except LKSegmentError as error:  # a sentence already; what caused it decides what happens to the process
+        if isinstance(error.__cause__, RuntimeError) and _is_device_fault(error.__cause__):
+            raise DeviceFault(str(error)) from error.__cause__
+        if isinstance(error.__cause__, RuntimeError | MemoryError) and _is_out_of_memory(error.__cause__):
+            raise OutOfMemory(str(error)) from error.__cause__
         raise
     except ModuleNotFoundError as error:
         raise InputError(missing_package(error.name or str(error), sys.executable)) from error
@@ -68,8 +72,8 @@ def missing_package(name: str, interpreter: str) -> str:
     )
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
         return True
     text = str(error).lower()
     return "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text

@@ -33,6 +33,8 @@ class Job:
     stage: str = ""
     progress: float = 0.0
     result: Any = None
+    warnings: tuple[str, ...] = ()
+    """Sentences about the image that its person should read, such as voxels that are no numbers."""
     error: str = ""
     error_category: Literal["", "input", "run"] = ""
     kill_at: float | None = None

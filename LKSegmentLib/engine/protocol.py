@@ -107,6 +107,11 @@ def _names(value: object) -> str:
     return "" if good else "a list of names of shared-memory blocks"
 
 
+def _texts(value: object) -> str:
+    good = isinstance(value, list) and len(value) <= 20 and not any(_text()(text) for text in value)
+    return "" if good else f"at most 20 texts of at most {MAX_TEXT} characters"
+
+
 def _object(value: object) -> str:
     return "" if isinstance(value, dict) else "a JSON object"
 
@@ -191,7 +196,7 @@ FIELDS: Final[Mapping[Side, Mapping[str, Mapping[str, Check]]]] = {
         },
         "refused": {"sentence": _text()},
         "progress": {"job": _identifier, "stage": _text(200), "fraction": _fraction},
-        "done": {"job": _identifier, "result": _object, "arrays": _arrays},
+        "done": {"job": _identifier, "result": _object, "warnings": _texts, "arrays": _arrays},
         "failed": {"job": _identifier, "category": _word("input", "run"), "sentence": _text()},
         "cancelled": {"job": _identifier},
         "fault": {"sentence": _text()},

@@ -69,15 +69,9 @@ class Service:
         """
         volume = self._image(key)
         package = self._packages.get(model, progress)
-        if package.manifest.kind != "volume":
-            raise InputError(
-                f"The model {package.manifest.name!r} segments what is clicked on, not whole volumes: click on a "
-                "structure, or choose another model."
-            )
-        from LKSegmentLib.inference.devices import resolve_device
         from LKSegmentLib.inference.segmentation import segment_volume
 
-        labels = segment_volume(volume, package, resolve_device(device), progress, cancelled)
+        labels = segment_volume(volume, package, device, progress, cancelled)
         segments = package.manifest.segments
         return SegmentResult(labels, [label.name for label in segments], [label.to_json() for label in segments])
 

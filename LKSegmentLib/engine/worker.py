@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -153,13 +154,18 @@ class Worker:
             self.refused_images[image] = InputError(str(error))
 
     def answer(self, message: Message) -> None:
+        from LKSegmentLib.volumes import VolumeWarning
+
         job = message["job"]
         try:
             if message.get("image") in self.refused_images:
                 raise self.refused_images[message["image"]]
-            with failures.plain_errors(message.get("device", "")):
-                text, arrays = self.result_of(message)
-            self.channel.send({"type": "done", "job": job, "result": text}, arrays)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", VolumeWarning)
+                with failures.plain_errors(message.get("device", "")):
+                    text, arrays = self.result_of(message)
+            told = sentences_in(caught)
+            self.channel.send({"type": "done", "job": job, "result": text, "warnings": told}, arrays)
         except Cancelled:
             self.channel.send({"type": "cancelled", "job": job})
         except (InputError, RunError) as error:
@@ -230,6 +236,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os._exit(failures.EXIT_CANNOT_START)
     module, _, name = given.service.partition(":")
     Worker(channel, getattr(importlib.import_module(module), name)()).run()
+
+
+def sentences_in(caught: Sequence[warnings.WarningMessage]) -> list[str]:
+    """What the person should know about the image; warnings of libraries are printed for the crash report."""
+    from LKSegmentLib.volumes import VolumeWarning
+
+    told: dict[str, None] = {}
+    for warning in caught:
+        if issubclass(warning.category, VolumeWarning):
+            told[str(warning.message)[:4000]] = None
+        else:
+            print(f"{warning.category.__name__}: {warning.message}", file=sys.stderr)
+    return list(told)[:20]
 
 
 def connected(descriptor: int | None, port: int | None) -> socket.socket:

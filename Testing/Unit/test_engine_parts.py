@@ -174,3 +174,14 @@ def test_the_client_side_needs_no_torch():
     environment = launching.worker_environment({})
     ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert ran.stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("cause", "kind"),
+    [(MemoryError(), failures.OutOfMemory), (RuntimeError("CUDA error: x"), failures.DeviceFault), (None, RunError)],
+)
+def test_sentences_of_others_stay_as_they_are_and_their_cause_is_known(cause, kind):
+    with pytest.raises(RunError, match=r"^The network needs more\.$") as caught:
+        with failures.plain_errors():
+            raise RunError("The network needs more.") from cause
+    assert type(caught.value) is kind

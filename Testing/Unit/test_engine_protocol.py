@@ -50,7 +50,7 @@ EXAMPLES = {
         },
         {"type": "refused", "sentence": "No."},
         {"type": "progress", "job": 2, "stage": "windows", "fraction": 0.5},
-        {"type": "done", "job": 2, "result": {}, "arrays": [WIRE, SHARED]},
+        {"type": "done", "job": 2, "result": {}, "warnings": ["Careful."], "arrays": [WIRE, SHARED]},
         {"type": "failed", "job": 2, "category": "input", "sentence": "No."},
         {"type": "cancelled", "job": 2},
         {"type": "fault", "sentence": "What?"},
@@ -156,13 +156,14 @@ def test_limits_hold_before_anything_is_read():
         protocol.unpacked_header(HEADER.pack(MAGIC, protocol.MAX_JSON_BYTES + 1, 0))
     with pytest.raises(ProtocolError, match="larger than"):
         protocol.unpacked_header(HEADER.pack(MAGIC, 2, protocol.MAX_PAYLOAD_BYTES + 1))
-    large = {"type": "done", "job": 1, "result": {"text": "x" * protocol.MAX_JSON_BYTES}, "arrays": []}
+    large = {"type": "done", "job": 1, "result": {"text": "x" * protocol.MAX_JSON_BYTES}}
+    large |= {"warnings": [], "arrays": []}
     with pytest.raises(ProtocolError, match="larger than"):
         protocol.packed(large, "worker")
 
 
 def test_values_that_json_cannot_carry_are_refused():
-    done = {"type": "done", "job": 1, "arrays": []}
+    done = {"type": "done", "job": 1, "warnings": [], "arrays": []}
     for value in (float("nan"), np.float32(1), {1, 2}):
         with pytest.raises(ProtocolError, match="JSON cannot carry"):
             protocol.packed({**done, "result": {"range": value}}, "worker")
@@ -191,7 +192,7 @@ def handed_over(sender, receiver, message, arrays):
     return received
 
 
-DONE = {"type": "done", "job": 1, "result": {}}
+DONE = {"type": "done", "job": 1, "result": {}, "warnings": []}
 
 
 @pytest.mark.parametrize("shared", [True, False])
