@@ -1,7 +1,8 @@
 """Clicks → the input channels of a click model, on one window of isotropic voxels.
 
-The similarity channels are what makes clicks count: they say where the image looks as it does at the click, once with
-a fixed tolerance and once with the tolerance that the noise around the click suggests.
+Intensity is told three ways, since one scale does not serve air, bone and two soft tissues at once: over the whole
+window, relative to what surrounds the first click, and as similarity to each click. The similarity channels are what
+makes clicks count; they are measured once against the contrast around the click and once against the noise there.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from scipy import ndimage
 
 CHANNELS = (
     "image",  # robust z-score of the window, clipped to ±4
-    "contrast to first click",  # tanh of the smoothed image minus its value at the first click
+    "rank around first click",  # rank of the image among the voxels around the first click, minus the click's own
     "positive clicks",
     "negative clicks",
     "previous mask",
@@ -23,10 +24,11 @@ CHANNELS = (
 )
 
 _SMOOTHING = 1.0  # voxels; the image in which similarity is measured
-_TOLERANCE = 0.35  # robust standard deviations of the window
+_TOLERANCE = 0.35  # robust standard deviations of the surroundings of the click
 _NEAR, _FAR = 2.0, 12.0  # voxels; a click is a narrow Gaussian plus a broad exponential
 _NEIGHBOURHOOD = 2  # voxels; half edge of the cube that tells the value and the noise at a click
-_LEAST_NOISE = 0.05  # robust standard deviations; keeps noise-free images from an infinitely sharp similarity
+_SURROUNDINGS = 14  # voxels; half edge of the cube in which contrast and ranks are measured
+_LEAST_NOISE = 0.01  # robust deviations of the window; keeps noise-free images from an infinitely sharp similarity
 
 Array = NDArray[np.float32]
 
@@ -44,7 +46,7 @@ class PromptChannels:
         self.array[0] = normalised
         self._smoothed = ndimage.gaussian_filter(normalised, _SMOOTHING, mode="nearest")
         self._axes = [np.arange(edge, dtype=np.float32) for edge in image.shape]
-        self._clicks = 0
+        self._has_reference = False
 
     def add_click(self, position: tuple[float, float, float], positive: bool) -> None:
         """Add a click at ``position`` (k, j, i) in voxels of the window.
@@ -61,27 +63,31 @@ class PromptChannels:
         np.maximum(self.array[2 + sign], 0.5 * (near + far), out=self.array[2 + sign])
         if not all(-0.5 <= place <= edge - 0.5 for place, edge in zip(position, self._smoothed.shape, strict=True)):
             return
-        value, noise = self._look_around(position)
+        near_voxels = self._smoothed[self._cube(position, _NEIGHBOURHOOD)]
+        value = np.float32(np.median(near_voxels))
+        noise = max(float(near_voxels.std()), _LEAST_NOISE)
+        quantiles = np.quantile(self._smoothed[self._cube(position, _SURROUNDINGS)], np.linspace(0, 1, 65))
+        contrast = max(float(np.clip(quantiles, quantiles[6], quantiles[-7]).std()), _LEAST_NOISE)
         difference = np.abs(self._smoothed - value)
-        np.maximum(self.array[5 + sign], np.exp(difference / -np.float32(_TOLERANCE)), out=self.array[5 + sign])
-        scaled = np.exp(np.square(difference / np.float32(2 * noise)) * np.float32(-0.5))
-        np.maximum(self.array[7 + sign], scaled, out=self.array[7 + sign])
-        if self._clicks == 0:
-            self.array[1] = np.tanh((self._smoothed - value) * np.float32(2))
-        self._clicks += 1
+        alike = np.exp(difference * np.float32(-1 / (_TOLERANCE * contrast)))
+        np.maximum(self.array[5 + sign], alike, out=self.array[5 + sign])
+        alike_in_noise = np.exp(np.square(difference / np.float32(2 * noise)) * np.float32(-0.5))
+        np.maximum(self.array[7 + sign], alike_in_noise, out=self.array[7 + sign])
+        if not self._has_reference:
+            ranks = np.linspace(-1, 1, 65)
+            self.array[1] = np.interp(self.array[0], quantiles, ranks) - np.interp(value, quantiles, ranks)
+            self._has_reference = True
 
     def set_previous_mask(self, mask: NDArray[np.generic]) -> None:
         """``(k, j, i)``: the mask that the clicks so far gave, 0…1."""
         self.array[4] = mask
 
-    def _look_around(self, position: tuple[float, float, float]) -> tuple[np.float32, float]:
-        """Mean and standard deviation of the smoothed image in the 5³ voxels around a click."""
+    def _cube(self, position: tuple[float, float, float], half_edge: int) -> tuple[slice, ...]:
         cube = []
         for centre, edge in zip(position, self._smoothed.shape, strict=True):
             nearest = int(np.clip(round(centre), 0, edge - 1))
-            cube.append(slice(max(nearest - _NEIGHBOURHOOD, 0), nearest + _NEIGHBOURHOOD + 1))
-        around = self._smoothed[tuple(cube)]
-        return np.float32(np.median(around)), max(float(around.std()), _LEAST_NOISE)
+            cube.append(slice(max(nearest - half_edge, 0), nearest + half_edge + 1))
+        return tuple(cube)
 
 
 def robust_score(image: NDArray[np.floating]) -> Array:

@@ -50,7 +50,7 @@ class Layout:
         """Paint one object of a random kind over what is there."""
         kind = self.rng.choice(
             ["blob", "shell", "tube", "tree", "sheet", "lobes", "group", "nested"],
-            p=[0.30, 0.10, 0.13, 0.07, 0.05, 0.12, 0.11, 0.12],
+            p=[0.26, 0.10, 0.16, 0.08, 0.05, 0.12, 0.11, 0.12],
         )
         getattr(self, f"_add_{kind}")()
 
