@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from LKSegmentLib.cli.arguments import add_click_model, add_clicks, add_device, add_image, clicked_points
 from LKSegmentLib.cli.command import Command
 from LKSegmentLib.cli.outputs import LABEL_SUFFIXES, SEGMENTATION_SUFFIX, output_file
 from LKSegmentLib.cli.screen import Screen
 from LKSegmentLib.errors import InputError
+
+if TYPE_CHECKING:
+    from LKSegmentLib.cli.click_files import Targets
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,46 +32,43 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
-    from LKSegmentLib.cli.click_files import ClickFiles
+    from LKSegmentLib.cli.click_files import ClickedStructure, write_click
     from LKSegmentLib.cli.worker_jobs import finished
     from LKSegmentLib.engine.client import EngineClient
     from LKSegmentLib.volumes import read_volume
 
-    files = _files(arguments)
+    targets = _targets(arguments)
     volume = read_volume(arguments.image, arguments.frame)
     points = clicked_points(arguments, volume.grid)
-    with_maps = arguments.maps or files.show_overlay
+    targets.check(volume)
     begun = time.monotonic()
     with EngineClient() as client:
-        job = client.click(client.open_image(volume), arguments.model, arguments.device, points, with_maps)
+        handle = client.open_image(volume)
+        job = client.click(handle, arguments.model, arguments.device, points, with_maps=targets.want_maps)
         result = finished(client, job, screen, "Click")
     seconds = time.monotonic() - begun
+    image_name = Path(arguments.image).name.split(".")[0]
+    structure = ClickedStructure(volume, image_name, arguments.name, result.box, points, result.maps)
     with screen.progress("Writing"):
-        written = ClickFiles(files).write(
-            volume, Path(arguments.image).name, result.box, points, result.maps, arguments.name, screen
-        )
-    voxels = int((result.box.array != 0).sum())
-    i, j, k = volume.spacing
-    millilitres = voxels * i * j * k / 1000
-    if voxels == 0:
+        written = write_click(structure, targets)
+    if structure.voxels == 0:
         screen.note("The mask is empty: the model found nothing there. Try another point inside the structure.")
-    screen.say(f"{arguments.name}: {voxels} voxels, {millilitres:.1f} ml, in {seconds:.1f} s")
+    screen.say(f"{structure.name}: {structure.voxels} voxels, {structure.millilitres:.1f} ml, in {seconds:.1f} s")
     for path in written:
         screen.say(f"  {path}")
     return {
-        "name": arguments.name,
-        "voxels": voxels,
-        "millilitres": millilitres,
+        "name": structure.name,
+        "voxels": structure.voxels,
+        "millilitres": structure.millilitres,
         "points": [{"ras": point.ras, "positive": point.positive} for point in points],
         "model": arguments.model,
         "device": arguments.device,
         "seconds": seconds,
         "files": written,
-        "maps": [{"name": found.name, "passport": found.passport} for found in result.maps],
     }
 
 
-def _files(arguments: argparse.Namespace) -> Any:
+def _targets(arguments: argparse.Namespace) -> Targets:
     from LKSegmentLib.cli.click_files import Targets
 
     if not (arguments.out or arguments.scene or arguments.png):

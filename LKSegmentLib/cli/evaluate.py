@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from LKSegmentLib.evaluation.click_scores import ClickMethod
     from LKSegmentLib.inference.clicks import ClickModelSession
     from LKSegmentLib.prompts import Point
     from LKSegmentLib.volumes import Volume
@@ -54,9 +55,11 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
     table = output_file(arguments.markdown, (".md",), "table") if arguments.markdown else None
     folder = Path(arguments.data).expanduser()
     method = _Method(packages.load(arguments.model), str(resolve_device(arguments.device)))
-    baseline = None
+    baseline: ClickMethod | None = None
     if arguments.grow_from_seeds:
-        from LKSegmentLib.scene.grow_from_seeds import grow_from_seeds as baseline
+        from LKSegmentLib.scene.grow_from_seeds import grow_from_seeds
+
+        baseline = grow_from_seeds
     with screen.progress("Evaluating") as progress:
         progress("reading", 0.0)
         structures = [structure.cropped() for structure in real_structures(folder)]
