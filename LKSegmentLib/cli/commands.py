@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from LKSegmentLib.cli import bench, click, doctor, evaluate, models, networks, segment, train
+from LKSegmentLib.cli import bench, click, demo, doctor, evaluate, models, networks, segment, train
 from LKSegmentLib.cli.command import Command
 
 COMMANDS: tuple[Command, ...] = (
+    demo.COMMAND,
     doctor.COMMAND,
     networks.COMMAND,
     models.COMMAND,
