@@ -1,8 +1,9 @@
 """Where the windows lie, and how their answers are stitched without ever holding classes times the volume.
 
 All windows lie on one lattice: their distances are multiples of the network's size multiple (its largest
-stride), so that maps recorded at any stride inside the network meet voxel on voxel when they are stitched.
-Windows may reach beyond the volume; what lies outside is padding.
+stride) or of the largest part of it that the wanted overlap allows (16 for D-Net's 32, windows of 96 and overlap
+0.5). Maps recorded inside the network at strides up to that meet voxel on voxel when they are stitched.
+Windows may reach beyond the volume by less than a lattice step; what lies outside is padding.
 """
 
 from __future__ import annotations
@@ -73,11 +74,13 @@ class WindowLayout:
     """All windows over a volume of `shape`, and their weights.
 
     `starts` holds the lower ends along k, j and i; the windows are all combinations, i running fastest.
+    Distances between windows are multiples of `lattice` voxels.
     """
 
     shape: Size
     size: Size
     starts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    lattice: int = 1
 
     @property
     def count(self) -> int:
@@ -125,20 +128,26 @@ def window_layout(shape: Size, size: Size, overlap: float, multiple: int = 1) ->
     multiple     of voxels between windows: the network's size multiple
     """
     rounded = tuple(-(-length // multiple) * multiple for length in size)
+    lattice = math.gcd(multiple, *(largest_step(window, overlap) for window in rounded))
     starts = tuple(
-        starts_along(length, window, overlap, multiple) for length, window in zip(shape, rounded, strict=True)
+        starts_along(length, window, overlap, lattice) for length, window in zip(shape, rounded, strict=True)
     )
-    return WindowLayout(shape, (rounded[0], rounded[1], rounded[2]), (starts[0], starts[1], starts[2]))
+    return WindowLayout(shape, (rounded[0], rounded[1], rounded[2]), (starts[0], starts[1], starts[2]), lattice)
 
 
-def starts_along(length: int, window: int, overlap: float, multiple: int) -> tuple[int, ...]:
+def largest_step(window: int, overlap: float) -> int:
+    """Return the largest distance between windows, in voxels, that keeps the overlap."""
+    return max(1, int(window * (1.0 - overlap)))
+
+
+def starts_along(length: int, window: int, overlap: float, lattice: int) -> tuple[int, ...]:
     """Return the starts of the windows along one axis, evenly spread on the lattice, padding shared by both ends."""
-    last = -(-max(0, length - window) // multiple)
-    step = max(1, int(window * (1.0 - overlap)) // multiple)
+    last = -(-max(0, length - window) // lattice)
+    step = max(1, largest_step(window, overlap) // lattice)
     count = -(-last // step) + 1
-    before = (last * multiple + window - length) // 2
+    before = (last * lattice + window - length) // 2
     spread = [round(number * last / max(1, count - 1)) for number in range(count)]
-    return tuple(number * multiple - before for number in spread)
+    return tuple(number * lattice - before for number in spread)
 
 
 def importance(length: int) -> NDArray[np.float32]:

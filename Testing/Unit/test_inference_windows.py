@@ -45,6 +45,11 @@ def test_a_volume_that_fits_has_one_window_and_the_usual_case_needs_no_more_than
     assert starts_along(40, 96, 0.5, 32) == (-28,)
     assert starts_along(192, 96, 0.5, 1) == (0, 48, 96)
     assert window_layout((10, 10, 10), (30, 33, 1), 0.5, 16).size == (32, 48, 16)
+    # The lattice gives way to the overlap: no more windows than without a lattice.
+    layout = window_layout((256, 300, 96), (96, 96, 96), 0.5, 32)
+    assert layout.lattice == 16
+    assert [len(along) for along in layout.starts] == [5, 6, 1]
+    assert window_layout((256, 256, 256), (128, 64, 128), 0.5, 32).lattice == 32
 
 
 def test_importance_is_symmetric_and_largest_in_the_middle() -> None:
