@@ -59,6 +59,32 @@ BUTTONS = {
     "overlayCheckBox": "overlay",
 }
 """The button, and the action that `PanelSession.why_not` knows."""
+DEVICE_SETTING = "LKSegment/Device"
+INTERPRETER_SETTING = "LKSegment/WorkerPython"
+BUTTONS = {
+    "positivePointButton": "place",
+    "negativePointButton": "place",
+    "undoPointButton": "undo",
+    "segmentVolumeButton": "segment",
+    "acceptButton": "accept",
+    "cancelButton": "cancel",
+    "stopButton": "stop",
+    "overlayCheckBox": "overlay",
+}
+"""The button, and the action that `PanelSession.why_not` knows."""
+DEVICE_SETTING = "LKSegment/Device"
+INTERPRETER_SETTING = "LKSegment/WorkerPython"
+BUTTONS = {
+    "positivePointButton": "place",
+    "negativePointButton": "place",
+    "undoPointButton": "undo",
+    "segmentVolumeButton": "segment",
+    "acceptButton": "accept",
+    "cancelButton": "cancel",
+    "stopButton": "stop",
+    "overlayCheckBox": "overlay",
+}
+"""The button, and the action that `PanelSession.why_not` knows."""
 
 
 class LKSegment(ScriptedLoadableModule):
@@ -195,13 +221,13 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         session = self.session
         if self._stop_watching_state is not None:
             self._stop_watching_state()
-        self._stop_watching_state = session.state.on_change(self.on_change)
         session.refresh_models()
         session.choose_default_volume()
-        self._watch_scene_nodes()
         if session.state.input_volume is None:
             session.state.input_volume = self.ui.inputVolumeSelector.currentNode()
-        problems = session.state.problems(session.models)
+        self._stop_watching_state = session.state.on_change(self.on_change)
+        self._watch_scene_nodes()
+        problems = session.state.problems(session.models or None)
         if problems:
             session.status = problems[0]
         self.show_all()
@@ -287,6 +313,7 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.show_all()
 
     def on_points(self, _caller: Any, _event: Any) -> None:
+        self.request_timer.stop()  # several points in quick succession are one request
         self.show_all()
 
     def on_segments(self, _caller: Any, _event: Any) -> None:
@@ -368,7 +395,7 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.statusLabel.setText(session.status or hint(session))
         if session.is_busy and not self.poll_timer.isActive():
             self.poll_timer.start()
-        if session.needs_mask():
+        if session.needs_mask() and not self.request_timer.isActive():
             self.request_timer.start()
 
     def _show_segments(self) -> None:

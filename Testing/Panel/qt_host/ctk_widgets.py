@@ -51,13 +51,13 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):  # noqa: N801 (CTK's name
         layout = self.layout()
         if self._is_collapsed or layout is None:
             return QtCore.QSize(100, _HEADER_HEIGHT)
-        return layout.sizeHint()
+        return layout.totalSizeHint()
 
     def minimumSizeHint(self) -> QtCore.QSize:
         layout = self.layout()
         if self._is_collapsed or layout is None:
             return QtCore.QSize(100, _HEADER_HEIGHT)
-        return layout.minimumSize()
+        return layout.totalMinimumSize()
 
     def paintEvent(self, event: QtGui.QPaintEvent) -> None:
         painter = QtWidgets.QStylePainter(self)

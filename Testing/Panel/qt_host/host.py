@@ -20,7 +20,7 @@ from PySide6 import QtCore, QtGui, QtWidgets
 from qt_host.ctk_widgets import ctkCollapsibleButton, ctkPathLineEdit, ctkSliderWidget
 from qt_host.mrml_widgets import qMRMLNodeComboBox, qMRMLWidget
 from qt_host.scripted_module import as_modules
-from qt_host.strict import Complaints, forbid_attribute_setting, qt_module
+from qt_host.strict import Complaints, forbid_attribute_setting, keep_singletons_alive, qt_module
 from qt_host.ui_files import child_widget_variables, load_ui
 
 
@@ -59,8 +59,9 @@ class Application:
 class OpenModule:
     """A module as the application holds it: metadata, Python module, panel and the panel's parent widget."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, prepare: Callable[[OpenModule], None] | None = None) -> None:
         self.path = path
+        self._prepare = prepare
         self.name = path.stem
         self.python: Any = None
         self.metadata: Any = None
@@ -84,6 +85,8 @@ class OpenModule:
             path=str(self.path), widgetRepresentation=lambda: self.parent, name=self.name
         )
         setattr(slicer.modules, self.name.lower(), representation)
+        if self._prepare is not None:
+            self._prepare(self)
 
     def open(self) -> None:
         """What the application does when the module is chosen for the first time."""
@@ -115,10 +118,17 @@ class OpenModule:
         self.widget.cleanup()
         for child in self.parent.findChildren(QtWidgets.QWidget):
             child.hide()
+        self._let_go_of_the_scene()
         layout = self.parent.layout()
         while layout is not None and layout.count():
             layout.takeAt(0)
         self._fill()
+
+    def _let_go_of_the_scene(self) -> None:
+        """Slicer's selectors stop watching the scene when they are destroyed; Python observers must be told."""
+        assert self.parent is not None
+        for selector in self.parent.findChildren(qMRMLNodeComboBox):
+            selector.setMRMLScene(None)
 
     def close(self) -> None:
         """What the application does when it quits."""
@@ -126,6 +136,7 @@ class OpenModule:
             self.widget.cleanup()
             self.widget = None
         if self.parent is not None:
+            self._let_go_of_the_scene()
             self.parent.deleteLater()
             self.parent = None
 
@@ -156,6 +167,7 @@ class QtHost:
 
         if QtWidgets.QApplication.instance() is None:
             QtWidgets.QApplication(["LKSegmentPanelHost", "-style", "fusion"])
+        keep_singletons_alive()
         forbid_attribute_setting()
         self._complaints.listen()
         context = core.headless_scene()
@@ -198,9 +210,9 @@ class QtHost:
             self._saved[name] = getattr(slicer.util, name)
             setattr(slicer.util, name, replacement)
 
-    def open(self, path: Path) -> OpenModule:
-        """Load a module file and open its panel."""
-        module = OpenModule(path)
+    def open(self, path: Path, prepare: Callable[[OpenModule], None] | None = None) -> OpenModule:
+        """Load a module file and open its panel. `prepare` is called between the two, and again after a reload."""
+        module = OpenModule(path, prepare)
         self._modules[module.name] = module
         module.load()
         module.open()
@@ -209,6 +221,8 @@ class QtHost:
     def stop(self) -> None:
         for module in self._modules.values():
             module.close()
+        # processEvents leaves out what was deleted later; outside of an event loop it must be asked for.
+        QtWidgets.QApplication.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete.value)
         self.process_events()
         for name, original in self._saved.items():
             setattr(slicer.util, name, original)
@@ -223,10 +237,7 @@ class QtHost:
     # what a person does -----------------------------------------------------------------------------------
 
     def process_events(self) -> None:
-        application = QtWidgets.QApplication.instance()
-        assert application is not None
-        application.sendPostedEvents(None, int(QtCore.QEvent.Type.DeferredDelete.value))
-        application.processEvents()
+        QtWidgets.QApplication.processEvents()
 
     def wait_until(self, condition: Callable[[], Any], seconds: float = 20.0, what: str = "") -> None:
         """Run the event loop until `condition()` holds; AssertionError after `seconds`."""
@@ -268,12 +279,11 @@ class QtHost:
     def grab(self, module: OpenModule, path: Path, width: int = 400) -> None:
         """Save what the panel looks like as a PNG."""
         assert module.parent is not None
-        module.parent.resize(width, module.parent.sizeHint().height())
+        module.parent.setFixedWidth(width)
         module.parent.show()
-        for _ in range(5):
+        for _ in range(3):
             self.process_events()
-        module.parent.resize(width, module.parent.minimumSizeHint().height())
-        self.process_events()
+            module.parent.adjustSize()
         pixmap: QtGui.QPixmap = module.parent.grab()
         if not pixmap.save(str(path)):
             raise OSError(f"{path} could not be written")

@@ -135,7 +135,9 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801 (Slicer's name)
 
     def _on_node_modified(self, node: Any, event: str) -> None:
         row = self._combo.findData(node.GetID()) if node.GetID() else -1
-        if row >= 0 and self._combo.itemText(row) != node.GetName():
+        if row >= 0 and node.GetHideFromEditors():
+            self._combo.removeItem(row)
+        elif row >= 0 and self._combo.itemText(row) != node.GetName():
             self._combo.setItemText(row, node.GetName())
 
     # selection --------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import sys
 import types
 from collections.abc import Iterator
@@ -50,6 +51,18 @@ def forbid_attribute_setting() -> None:
             # Each class has a slot of its own, so each is changed; QObject's stays, it is the one called in the end.
             if is_qt_class and candidate is not QtCore.QObject:
                 candidate.__setattr__ = _strict_set_attribute  # type: ignore[assignment, method-assign]
+
+
+def keep_singletons_alive() -> None:
+    """Give None, True and False so many references that they are never freed.
+
+    PySide6 6.12 returns them without taking a reference, as if they were immortal; that they are from Python 3.12
+    on. Before, some ten thousand calls free None and the interpreter aborts ("deallocating None").
+    """
+    if sys.version_info < (3, 12):
+        for singleton in (None, True, False):
+            # The reference count is the first field of every object.
+            ctypes.c_ssize_t.from_address(id(singleton)).value += 1 << 40
 
 
 class Complaints:

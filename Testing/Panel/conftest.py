@@ -1,0 +1,70 @@
+"""The panel over a real scene, with an engine in memory."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("PySide6.QtWidgets", reason="the panel tests need PySide6_Essentials")
+pytest.importorskip("slicer", reason="the panel tests need slicer-core")
+
+from fake_engine import FakeEngine  # noqa: E402
+from panel_support import MODULE_FILE, Panel  # noqa: E402
+from qt_host import OpenModule, QtHost  # noqa: E402
+
+MODELS = (("click_model", "A click model", "click"), ("volume_model", "A volume model", "volume"))
+
+
+def entries() -> list[Any]:
+    return [types.SimpleNamespace(name=name, title=title, kind=kind) for name, title, kind in MODELS]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[QtHost]:
+    """A started host. At the end it is stopped, and nothing may have gone wrong unseen."""
+    one = QtHost(tmp_path / "settings.ini")
+    one.start()
+    yield one
+    one.stop()
+    assert one.complaints == []
+
+
+@pytest.fixture
+def add_volume(host: QtHost) -> Callable[..., Any]:
+    import slicer
+
+    def add(name: str = "CT abdomen", shape: tuple[int, int, int] = (24, 28, 32)) -> Any:
+        return slicer.util.addVolumeFromArray(np.zeros(shape, np.int16), name=name)
+
+    return add
+
+
+@pytest.fixture
+def open_panel(host: QtHost, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Panel]:
+    """Opens the panel when called: what the scene holds before is up to the test."""
+    engines: list[FakeEngine] = []
+
+    def prepare(module: OpenModule) -> None:
+        from LKSegmentLib.scene import panel_session
+
+        engines.append(FakeEngine())
+        monkeypatch.setattr(panel_session, "catalogue", entries)
+        monkeypatch.setattr(module.python.LKSegmentLogic, "make_engine", lambda logic: engines[-1])
+
+    def open_it() -> Panel:
+        module = host.open(MODULE_FILE, prepare)
+        return Panel(host, module, engines[-1])
+
+    return open_it
+
+
+@pytest.fixture
+def panel(add_volume: Callable[..., Any], open_panel: Callable[[], Panel]) -> Panel:
+    """The panel over one volume of 24 x 28 x 32 voxels (k, j, i) of 1 mm."""
+    add_volume()
+    return open_panel()
