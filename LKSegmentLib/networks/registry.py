@@ -30,6 +30,7 @@ _PUBLISHED = {
     "dnet": Entry(f"{_HERE}.dnet", "DNet", f"{_HERE}.facts.dnet"),
     "dlknetr": Entry(f"{_HERE}.dlknetr", "DLKNETR", f"{_HERE}.facts.dlknetr"),
     "dalight3d": Entry(f"{_HERE}.dalight3d", "DALight3D", f"{_HERE}.facts.dalight3d"),
+    "msa2net": Entry(f"{_HERE}.msa2net", "MSA2Net", f"{_HERE}.facts.msa2net"),
     "rep3d": Entry(f"{_HERE}.rep3d", "Rep3D", f"{_HERE}.facts.rep3d"),
     "lka_unet": Entry(f"{_HERE}.lka_unet", "LKAUNet", f"{_HERE}.facts.lka_unet"),
 }

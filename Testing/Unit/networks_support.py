@@ -78,4 +78,4 @@ def random_image(*shape: int, seed: int = 1) -> Tensor:
 def assert_close(result: Tensor, wanted: Tensor, tolerance: float = TOLERANCE) -> None:
     """Same shape, and nowhere further apart than `tolerance`."""
     assert result.shape == wanted.shape
-    assert float((result.detach().double() - wanted.double()).abs().max()) <= tolerance
+    assert float((result.detach().double() - wanted.detach().double()).abs().max()) <= tolerance

@@ -15,9 +15,9 @@ class CrossSliceAttention(nn.Module):
 
     The released network sums over the *query* index: o = V A, although the rows of A, not its columns, sum to
     one. `standard=True` gives o = V Aᵀ, with the same tensors. (The bias of key is a published tensor without
-    effect: it adds the same to all scores of a row.) There is no output projection, although the
-    draft of the paper has one. Which anatomical axis the first axis is, is decided by the data; the released
-    loader has the first NIfTI axis (sagittal slices) there.
+    effect: it adds the same to all scores of a row.) There is no output projection, although the draft of the
+    paper has one. Which anatomical axis the first axis is, is decided by the data; the released loader has
+    the first NIfTI axis (sagittal slices) there.
 
     Args:
         channels: c.

@@ -40,8 +40,7 @@ class LowRankAttention(nn.Module):
 
     The softmax axes are the reverse of ordinary linear attention, as released. Computed in single precision
     always: the sums of ctx grow with the number of voxels and would overflow half precision. (The bias of
-        query_proj is a
-    published tensor without effect: it adds the same to everything its softmax compares.)
+    query_proj is a published tensor without effect: it adds the same to everything its softmax compares.)
 
     Args:
         channels: c.
