@@ -95,7 +95,7 @@ def write_click(structure: ClickedStructure, targets: Targets) -> list[Path]:
     Raises InputError: slicer-core is missing, a folder that cannot be written, a full disk. RunError: Slicer could
     not write a node.
     """
-    beside = _map_files(structure, targets) if targets.maps else {}
+    beside = _map_files(structure.maps, targets.paths[0]) if targets.maps else {}
     every = [*targets.paths, *beside]
     with whole_files(*every) as drafts:
         draft_of = dict(zip(every, drafts, strict=True))
@@ -106,6 +106,17 @@ def write_click(structure: ClickedStructure, targets: Targets) -> list[Path]:
             write_volume(structure.volume.with_array(mask), draft_of[targets.segmentation])
         if targets.need_scene:
             _write_scene_files(structure, targets, draft_of)
+    return every
+
+
+def write_maps(mask: Volume, maps: Sequence[Map], path: Path) -> list[Path]:
+    """Write a mask as a label volume, and the maps with their passports beside it. Returns the paths."""
+    beside = _map_files(maps, path)
+    every = [path, *beside]
+    with whole_files(*every) as drafts:
+        write_volume(mask, drafts[0])
+        for draft, content in zip(drafts[1:], beside.values(), strict=True):
+            _write_map_file(content, draft)
     return every
 
 
@@ -165,13 +176,12 @@ def _write_scene_files(structure: ClickedStructure, targets: Targets, draft_of: 
         bundle.write_mrb(context, draft_of[targets.scene], pixels)
 
 
-def _map_files(structure: ClickedStructure, targets: Targets) -> dict[Path, Volume | dict[str, Any]]:
-    """Path to content: one volume for each map, and their passports in one JSON file."""
-    first = targets.paths[0]
+def _map_files(maps: Sequence[Map], first: Path) -> dict[Path, Volume | dict[str, Any]]:
+    """Path to content: one volume for each map, and their passports in one JSON file, named after `first`."""
     stem = first.name[: -len(suffix_of(first))]
     files: dict[Path, Volume | dict[str, Any]] = {}
     passports = {}
-    for found in structure.maps:
+    for found in maps:
         slug = re.sub(r"[^a-z0-9]+", "-", found.name.lower()).strip("-")
         path = first.with_name(f"{stem}-{slug}.nrrd")
         files[path] = found.volume

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from LKSegmentLib.cli import bench, click, demo, doctor, evaluate, models, networks, segment, train
+from LKSegmentLib.cli import bench, click, demo, doctor, evaluate, inspect, models, networks, segment, train
 from LKSegmentLib.cli.command import Command
 
 COMMANDS: tuple[Command, ...] = (
@@ -12,6 +12,7 @@ COMMANDS: tuple[Command, ...] = (
     models.COMMAND,
     segment.COMMAND,
     click.COMMAND,
+    inspect.COMMAND,
     train.COMMAND,
     evaluate.COMMAND,
     bench.COMMAND,
