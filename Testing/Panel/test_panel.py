@@ -45,11 +45,6 @@ def test_opening_without_a_volume_says_so(open_panel: Callable[[], Panel], add_v
     assert panel.ui.positivePointButton.isEnabled()
 
 
-def test_opening_loads_neither_torch_nor_a_model(panel: Panel) -> None:
-    assert "torch" not in sys.modules or sys.modules["torch"] is not None
-    assert panel.session.worker_facts == {}
-
-
 def test_every_control_has_a_tooltip_enabled_or_not(panel: Panel) -> None:
     from PySide6 import QtWidgets
 
