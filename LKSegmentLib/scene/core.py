@@ -66,6 +66,14 @@ class SceneContext:
             raise RunError(f"The scene cannot create a node of class {class_name}.")
         return node
 
+    def remove_node(self, node: Node) -> None:
+        """Remove a displayable node together with its display nodes, which the scene would keep."""
+        displays = [node.GetNthDisplayNode(index) for index in range(node.GetNumberOfDisplayNodes())]
+        self.scene.RemoveNode(node)
+        for display in displays:
+            if is_in_scene(display, self.scene):
+                self.scene.RemoveNode(display)
+
 
 def application_scene() -> SceneContext:
     """The scene of the running Slicer application. RunError outside of it."""

@@ -13,6 +13,14 @@ from pathlib import Path
 from LKSegmentLib.errors import InputError, RunError
 
 
+def require_folder(target: Path) -> None:
+    """InputError unless `target` can be the name of a new file: its folder is there, and it is no folder itself."""
+    if not target.parent.is_dir():
+        raise InputError(f"The folder {target.parent} does not exist. Create it, or choose another one.")
+    if target.is_dir():
+        raise InputError(f"{target} is a folder. Give the name of a file.")
+
+
 @contextmanager
 def written_whole(target: Path) -> Iterator[Path]:
     """Give the name of a temporary file; when the block ends well, it becomes `target`, else it is removed.
@@ -20,13 +28,10 @@ def written_whole(target: Path) -> Iterator[Path]:
     Raises InputError when the folder does not exist or cannot be written, RunError when the disk is full or the
     block wrote nothing.
     """
-    folder = target.parent
-    if not folder.is_dir():
-        raise InputError(f"The folder {folder} does not exist. Create it, or choose another one for {target.name}.")
-    if target.is_dir():
-        raise InputError(f"{target} is a folder. Give the name of a file.")
+    require_folder(target)
     # Storage nodes choose the format by all suffixes (".seg.nrrd"), so these stay at the end.
     stem, *suffixes = target.name.split(".")
+    folder = target.parent
     temporary = folder / ".".join([f".{stem}-{secrets.token_hex(4)}", *suffixes])
     try:
         # Slicer's writers print a stack of errors where they cannot write: find out before.

@@ -145,12 +145,17 @@ def whole_voxel_shift(matrix: Matrix, other: Matrix, upper: Sequence[int]) -> tu
     return int(steps[2]), int(steps[1]), int(steps[0])
 
 
-def resampled_mask(image: Any, matrix: Matrix) -> Any:
-    """The mask image on another lattice, nearest voxel. Nothing is cut off: the extent grows to hold all of it."""
+def resampled_mask(mask: NDArray[Any], matrix: Matrix, lower: Sequence[int], onto: Matrix) -> Any:
+    """A mask (k, j, i) that starts at voxel `lower` of one lattice, as an image on another lattice, nearest voxel.
+
+    Nothing is cut off: the extent grows to hold all of it.
+    """
     slicer = slicer_module()
+    # A rim of zeros: at the edge of an image vtk's resampling repeats the outermost voxels a little too far.
+    image = oriented_image(np.pad(mask.astype(np.uint8), 1), matrix, [int(start) - 1 for start in lower])
     reference = slicer.vtkOrientedImageData()
     reference.SetExtent(image.GetExtent())
-    reference.SetImageToWorldMatrix(to_vtk_matrix(matrix))
+    reference.SetImageToWorldMatrix(to_vtk_matrix(onto))
     result = slicer.vtkOrientedImageData()
     resample = slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage
     if not resample(image, reference, result, False, True):

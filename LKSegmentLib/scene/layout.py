@@ -51,7 +51,7 @@ def three_d_node(context: SceneContext) -> Node:
 
 
 def display_window(volume: Volume) -> tuple[float, float]:
-    """Lowest and highest value to show: soft tissue for what looks like CT, else from percentiles of the whole image."""
+    """Lowest and highest value to show: soft tissue for what looks like CT, else percentiles of the whole image."""
     values = volume.array[np.isfinite(volume.array)]
     if values.size == 0:
         return 0.0, 1.0

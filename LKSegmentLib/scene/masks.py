@@ -20,7 +20,6 @@ from LKSegmentLib.scene.geometry import (
     image_array,
     image_matrix,
     local_to_world,
-    oriented_image,
     resampled_mask,
     whole_voxel_shift,
 )
@@ -47,7 +46,7 @@ def mask_on_lattice(
     shift = whole_voxel_shift(local, lattice, last)
     if shift is not None:
         return [start + step for start, step in zip(first, shift, strict=True)], array[inner] != 0
-    image = resampled_mask(oriented_image((array[inner] != 0).astype(np.uint8), local, first), lattice)
+    image = resampled_mask(array[inner] != 0, local, first, lattice)
     return box_of_extent(image.GetExtent())[0], image_array(image) > 0
 
 
@@ -107,8 +106,7 @@ def segment_on(segment: Any, matrix: Matrix, lower: Sequence[int], shape: Sequen
     if shift is not None:
         first = [start + step for start, step in zip(own_lower, shift, strict=True)]
     else:
-        own = oriented_image(voxels.astype(np.uint8), image_matrix(image), own_lower)
-        resampled = resampled_mask(own, matrix)
+        resampled = resampled_mask(voxels, image_matrix(image), own_lower, matrix)
         voxels = image_array(resampled) > 0
         first = list(box_of_extent(resampled.GetExtent())[0])
     start = np.maximum(first, lower)

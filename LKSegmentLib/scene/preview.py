@@ -101,7 +101,7 @@ class ClickPreview:
     def cancel(self) -> None:
         """Remove the preview. The user's segmentation has never been touched by it."""
         if self.node is not None:
-            self._context.scene.RemoveNode(self.node)
+            self._context.remove_node(self.node)
         self._node = None
 
     def _voxels(self) -> tuple[Sequence[int], NDArray[Any], Any] | None:
@@ -155,7 +155,7 @@ def remove_left_over_previews(context: SceneContext) -> int:
     ]
     left_over = [node for node in nodes if node.GetAttribute(_ATTRIBUTE)]
     for node in left_over:
-        scene.RemoveNode(node)
+        context.remove_node(node)
     return len(left_over)
 
 

@@ -309,24 +309,29 @@ def _what_is_missing(code: int | None) -> str:
 
 
 def _offset_text(orientation: str, offset: float) -> str:
-    positive, negative = {"Axial": "SI", "Coronal": "AP", "Sagittal": "RL"}[orientation]
-    return f"{positive if offset >= 0 else negative} {abs(offset):.1f} mm"
+    directions = {"Axial": ("S", "I"), "Coronal": ("A", "P"), "Sagittal": ("R", "L")}[orientation]
+    return f"{directions[0] if offset >= 0 else directions[1]} {abs(offset):.1f} mm"
+
+
+def image_data(pixels: NDArray[np.uint8]) -> Any:
+    """A picture (height, width, 3) uint8, first row on top, as `vtkImageData`."""
+    import vtk
+    from vtk.util import numpy_support
+
+    height, width, _ = pixels.shape
+    image = vtk.vtkImageData()
+    image.SetDimensions(width, height, 1)
+    scalars = numpy_support.numpy_to_vtk(np.ascontiguousarray(pixels[::-1]).reshape(-1, 3), deep=True)
+    image.GetPointData().SetScalars(scalars)
+    return image
 
 
 def _write_png(pixels: NDArray[np.uint8], path: Path) -> None:
     import vtk
 
-    from LKSegmentLib.scene.geometry import to_vtk_array
-
-    height, width, _ = pixels.shape
-    image = vtk.vtkImageData()
-    image.SetDimensions(width, height, 1)
-    scalars = to_vtk_array(pixels[::-1])
-    scalars.SetNumberOfComponents(3)
-    image.GetPointData().SetScalars(scalars)
     writer = vtk.vtkPNGWriter()
     writer.SetFileName(str(path))
-    writer.SetInputData(image)
+    writer.SetInputData(image_data(pixels))
     writer.Write()
     if writer.GetErrorCode():
         raise RunError(f"The picture {path} could not be written. Check the disk's free space.")
