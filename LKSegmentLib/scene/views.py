@@ -88,23 +88,34 @@ def render_four_views(context: SceneContext, path: str | Path, width: int = 1600
 
 def four_views(context: SceneContext, width: int = 1600, height: int = 1200, gap: int = 4) -> NDArray[np.uint8]:
     """The picture of `render_four_views` as (height, width, 3) uint8, first row on top."""
+    size = ((width - 3 * gap) // 2, (height - 3 * gap) // 2)
+    views = draw_views(context, size)
+    picture = np.tile(_BORDER, (height, width, 1))
+    places = {"Red": (0, 0), "3D": (0, 1), "Green": (1, 0), "Yellow": (1, 1)}
+    for name, (row, column) in places.items():
+        y, x = gap + row * (size[1] + gap), gap + column * (size[0] + gap)
+        picture[y : y + size[1], x : x + size[0]] = views[name]
+    return picture
+
+
+def draw_views(
+    context: SceneContext, size: tuple[int, int], names: Sequence[str] = ("Red", "3D", "Green", "Yellow")
+) -> dict[str, NDArray[np.uint8]]:
+    """Each view by name as (height, width, 3) uint8, first row on top; `size` is (width, height).
+
+    Raises RunError as `render_four_views` does.
+    """
     if context.in_application:
         raise RunError("Inside Slicer the views are on the screen already: use its Screen Capture module for pictures.")
     problem = rendering_problem()
     if problem is not None:
         raise RunError(problem)
-    left, top = (width - 3 * gap) // 2, (height - 3 * gap) // 2
-    size = (left, top)
-    views: dict[str, OffscreenView] = {name: SliceView(context, name, size) for name in SLICE_VIEWS}
-    views["3D"] = ThreeDView(context, size)
-    picture = np.tile(_BORDER, (height, width, 1))
-    places = {"Red": (0, 0), "3D": (0, 1), "Green": (1, 0), "Yellow": (1, 1)}
-    for name, (row, column) in places.items():
-        y, x = gap + row * (top + gap), gap + column * (left + gap)
-        picture[y : y + top, x : x + left] = views[name].pixels()
-    for view in views.values():
+    drawn: dict[str, NDArray[np.uint8]] = {}
+    for name in names:
+        view = ThreeDView(context, size) if name == "3D" else SliceView(context, name, size)
+        drawn[name] = view.pixels()
         view.close()
-    return picture
+    return drawn
 
 
 class OffscreenView:

@@ -11,7 +11,13 @@ from LKSegmentLib.scene import overlays
 from LKSegmentLib.scene.volumes import grid_of, volume_of
 from LKSegmentLib.volumes import Volume
 
-PASSPORT = {"network": "lk_click", "unit": "none", "range": [0, 1], "neutral": 0.5, "sentence": 'A "gate"; 5³ & <10 mm\nend'}
+PASSPORT = {
+    "network": "lk_click",
+    "unit": "none",
+    "range": [0, 1],
+    "neutral": 0.5,
+    "sentence": 'A "gate"; 5³ & <10 mm\nend',
+}
 
 
 class Showing:
@@ -40,7 +46,12 @@ class Showing:
 
     def layers(self):
         return [
-            (c.GetBackgroundVolumeID(), c.GetForegroundVolumeID(), round(c.GetForegroundOpacity(), 6), c.GetLabelVolumeID())
+            (
+                c.GetBackgroundVolumeID(),
+                c.GetForegroundVolumeID(),
+                round(c.GetForegroundOpacity(), 6),
+                c.GetLabelVolumeID(),
+            )
             for c in self.composites
         ]
 
@@ -147,7 +158,9 @@ def test_windows_and_colours_fit_the_numbers():
     assert signed == overlays.MapDisplay((-3.0, 3.0), None, "LKSegment diverging")
     constant = overlays.display_for(np.full(10, 4.0))
     assert constant.window == (4.0, 5.0)
-    assert overlays.display_for(np.array([np.nan, np.inf])).window[0] < overlays.display_for(np.array([np.nan])).window[1]
+    assert (
+        overlays.display_for(np.array([np.nan, np.inf])).window[0] < overlays.display_for(np.array([np.nan])).window[1]
+    )
     for window in [(1, 1), (2, 1), (0, float("nan"))]:
         with pytest.raises(InputError, match="is empty"):
             overlays.display_for(gate, window=window)

@@ -261,7 +261,9 @@ def test_imported_labels_have_exact_voxels_names_colours_and_terminology(organs)
 
 def test_hundreds_of_labels_share_one_layer(organs):
     labels = np.arange(np.prod(SHAPE), dtype=np.uint16).reshape(SHAPE) % 300
-    ids = import_labels(organs.node, labels, label_entries([f"part {n}" for n in range(1, 300)]), organs.grid.ijk_to_ras)
+    ids = import_labels(
+        organs.node, labels, label_entries([f"part {n}" for n in range(1, 300)]), organs.grid.ijk_to_ras
+    )
     assert len(ids) == 299
     assert np.array_equal(organs.mask(ids[299]), labels == 299)
     assert organs.node.GetSegmentation().GetNumberOfLayers() == 2  # the two segments that were there have one
