@@ -17,7 +17,7 @@ import numpy as np
 
 from LKSegmentLib.engine import protocol, shared_arrays
 from LKSegmentLib.engine.protocol import Message, ProtocolError, Side
-from LKSegmentLib.engine.shared_arrays import Array, Block, NoSharedMemory
+from LKSegmentLib.engine.shared_arrays import Array, Block, NoSharedMemory, bytes_of
 from LKSegmentLib.errors import RunError
 
 
@@ -55,7 +55,7 @@ class Channel:
                 payload_bytes = sum(array.nbytes for array in on_wire)
                 self._connection.sendall(protocol.packed(message, self.side, payload_bytes))
                 for array in on_wire:
-                    self._connection.sendall(_bytes_of(array))
+                    self._connection.sendall(bytes_of(array))
             except (OSError, MemoryError, ProtocolError):
                 self.release(names)
                 shared_arrays.remove_names(names)
@@ -80,11 +80,7 @@ class Channel:
     def _stored(self, array: Array) -> str:
         self._sent_blocks += 1
         name = f"{self.session}_{self.side[0]}{self._sent_blocks}"
-        block = Block(name, array.nbytes, create=True)
-        view = block.view(array.dtype.str, array.shape)
-        np.copyto(view, array)
-        del view
-        self._in_flight[name] = block
+        self._in_flight[name] = Block(name, array)
         return name
 
     def release(self, names: Sequence[str]) -> None:
@@ -140,21 +136,16 @@ class Channel:
             wanted = protocol.array_bytes(descriptor)
             raise ProtocolError(f"There is not enough memory for an array of {wanted} bytes.") from error
         if descriptor["carrier"] == "wire":
-            if array.nbytes and not self._filled(_bytes_of(array)):
+            if array.nbytes and not self._filled(bytes_of(array)):
                 return None
             return array
         name = descriptor["name"]
         if not name.startswith(self.session + "_"):
             raise ProtocolError(f"The shared-memory block {name} does not belong to this connection.")
         try:
-            block = Block(name, array.nbytes, create=False)
+            shared_arrays.fetch(name, array)
         except RunError as error:
             raise ProtocolError(str(error)) from error
-        shared_arrays.remove_names([name])
-        view = block.view(descriptor["dtype"], descriptor["shape"])
-        np.copyto(array, view)
-        del view
-        block.close()
         return array
 
     def _exactly(self, count: int) -> bytearray | None:
@@ -192,7 +183,3 @@ class Channel:
         self._connection.close()
         self.release(list(self._in_flight))
 
-
-def _bytes_of(array: Array) -> memoryview:
-    """The bytes of a contiguous array, without a copy."""
-    return memoryview(array.reshape(-1).view(np.uint8))  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ Needs no torch: its errors are known by their class names and texts.
 
 from __future__ import annotations
 
+import importlib.util
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,10 @@ EXIT_DEVICE_FAULT: Final = 75
 """The device must not be used again by this process; the job was answered before."""
 
 START_PREFIX: Final = "LKSegment worker: "
+
+
+NEEDED: Final = ("numpy", "torch", "safetensors", "SimpleITK")
+"""What a worker needs beyond the standard library."""
 
 
 class OutOfMemory(RunError):
@@ -64,11 +69,14 @@ def plain_errors(device: str = "") -> Iterator[None]:
 
 
 def missing_package(name: str, interpreter: str) -> str:
-    """What to do when the Python package ``name`` is missing in ``interpreter``."""
-    slicer = ' (in 3D Slicer: install the extension "PyTorch" and let it install torch)' if name == "torch" else ""
+    """What to do when the Python package ``name`` is missing in this interpreter; names the other missing ones too."""
+    missing = [name, *(other for other in NEEDED if other != name and importlib.util.find_spec(other) is None)]
+    listed = " and ".join(filter(None, [", ".join(map(repr, missing[:-1])), repr(missing[-1])]))
+    what = f"The Python package {listed} is" if len(missing) == 1 else f"The Python packages {listed} are"
+    slicer = ' (in 3D Slicer: install the extension "PyTorch" and let it install torch)' if "torch" in missing else ""
     return (
-        f"The Python package {name!r} is missing in {interpreter}: install it there with "
-        f"'\"{interpreter}\" -m pip install {name}'{slicer}, or choose another interpreter that has it."
+        f"{what} missing in {interpreter}: install {'it' if len(missing) == 1 else 'them'} there with "
+        f"'\"{interpreter}\" -m pip install {' '.join(missing)}'{slicer}, or choose another interpreter."
     )
 
 

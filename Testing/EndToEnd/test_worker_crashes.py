@@ -234,7 +234,7 @@ def test_an_interpreter_without_numpy_names_the_package_and_the_interpreter(tmp_
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
     bare = str(tmp_path / "bare" / "bin" / "python")
     with new_client(interpreter=bare) as client:
-        with pytest.raises(RunError, match=f"'numpy' and 'torch' .*are missing in {bare}: install them there with"):
+        with pytest.raises(RunError, match=f"'numpy', 'torch'.* are missing in {bare}: install them there with"):
             client.wait(client.segment(client.open_image(volume), "plain"), PATIENCE)
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
+import re
 import socket
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from LKSegmentLib.engine.protocol import HEADER, MAGIC, ProtocolError
 
 WIRE = {"carrier": "wire", "dtype": "<f4", "shape": [2, 3]}
 SHARED = {"carrier": "shared", "dtype": "<i2", "shape": [4], "name": "lks_12_0123abcd_c1"}
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
 EXAMPLES = {
     "client": [
         {"type": "hello", "protocol": 1, "library": "0.1.0", "session": "lks_12_0123abcd", "carrier": "shared"},
@@ -71,6 +75,21 @@ def changed(message, **changes):
 def test_every_message_has_an_example_here():
     for side, messages in EXAMPLES.items():
         assert {m["type"] for m in messages} == set(protocol.FIELDS[side])
+
+
+@pytest.mark.parametrize("side", ["client", "worker"])
+def test_the_documentation_has_every_message_and_field(side):
+    part = DOCUMENT.read_text(encoding="utf-8").split(f"## Messages from the {side}")[1].split("\n##")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \|(.*)$", part, re.MULTILINE))
+    assert set(rows) == set(protocol.FIELDS[side])
+    for kind, fields in protocol.FIELDS[side].items():
+        assert [field for field in fields if f"`{field}`" not in rows[kind]] == []
+
+
+def test_the_documented_bytes_are_those_that_are_sent():
+    frame = protocol.packed({"type": "cancel", "job": 7}, "client")
+    assert frame[:16].hex(" ").upper() == "4C 4B 53 47 19 00 00 00 00 00 00 00 00 00 00 00"
+    assert frame[16:] == b'{"type":"cancel","job":7}'
 
 
 @pytest.mark.parametrize(("side", "message"), ALL, ids=names)
@@ -220,10 +239,11 @@ def test_arrays_arrive_unchanged_by_either_carrier(ends, shared):
 def test_full_shared_memory_falls_back_to_the_wire(ends, monkeypatch):
     client, worker = ends
 
-    def full(descriptor, start, length):
-        raise OSError(28, "No space left on device")
+    class Full(io.FileIO):
+        def write(self, data):
+            raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shared_arrays.os, "posix_fallocate", full)
+    monkeypatch.setattr(shared_arrays, "open", lambda file, mode, buffering: Full(file, mode), raising=False)
     message, received = handed_over(worker, client, DONE, [np.ones(9, np.uint16)])
     assert message["arrays"][0]["carrier"] == "wire" and received[0].tolist() == [1] * 9
 
@@ -249,7 +269,7 @@ def test_blocks_of_other_connections_are_not_touched(ends):
 
 def test_a_block_smaller_than_announced_is_refused(ends):
     name = f"{ends[0].session}_w9"
-    block = shared_arrays.Block(name, 8, create=True)
+    block = shared_arrays.Block(name, np.zeros(8, np.uint8))
     try:
         text = json.dumps({**DONE, "arrays": [changed(SHARED, name=name, shape=[1000])]}).encode()
         with pytest.raises(ProtocolError, match="is not the one announced"):
@@ -257,6 +277,19 @@ def test_a_block_smaller_than_announced_is_refused(ends):
     finally:
         block.close()
         shared_arrays.remove_names([name])
+
+
+def test_links_are_not_followed(ends, tmp_path):
+    (tmp_path / "secret").write_bytes(b"12345678")
+    name = f"{ends[0].session}_w9"
+    link = shared_arrays.blocks_folder() / name
+    link.symlink_to(tmp_path / "secret")
+    try:
+        text = json.dumps({**DONE, "arrays": [changed(SHARED, name=name)]}).encode()
+        with pytest.raises(ProtocolError, match="cannot be opened"):
+            sent_raw(ends, text).receive()
+    finally:
+        link.unlink()
 
 
 def test_a_bad_message_in_a_good_frame_leaves_the_stream_usable(ends):
