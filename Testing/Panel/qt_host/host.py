@@ -147,7 +147,7 @@ class QtHost:
     Attributes:
         complaints: sentences Qt would have swallowed (exceptions in slots, Qt warnings). A test asserts it empty.
         dialogs: (kind, text) of every message box the panel asked for.
-        scene: the MRML scene, also `slicer.mrmlScene`.
+        context, scene: the `SceneContext` and its MRML scene, which is also `slicer.mrmlScene`.
     """
 
     def __init__(self, settings_file: Path) -> None:
@@ -156,6 +156,7 @@ class QtHost:
         self._modules: dict[str, OpenModule] = {}
         self._saved: dict[str, Any] = {}
         self.dialogs: list[tuple[str, str]] = []
+        self.context: Any = None
         self.scene: Any = None
 
     @property
@@ -172,7 +173,7 @@ class QtHost:
         self._complaints.listen()
         context = core.headless_scene()
         core.publish(context)
-        self._context = context
+        self.context = context
         self.scene = context.scene
         slicer.app = Application(self._settings_file, context.application_logic)
         sys.modules["qt"] = qt_module()
