@@ -1,6 +1,6 @@
 """Draw the panel as it looks after three clicks, with a real worker: docs/pictures/panel.png.
 
-    python Testing/Panel/panel_picture.py [PICTURE] [--image FILE --point R A S]
+    PYTHONPATH=. python Testing/Panel/panel_picture.py [PICTURE] [--image FILE --point R A S]
 
 Without an image it uses the synthetic abdomen of the demonstration and clicks on its liver. The look is that of
 Qt's Fusion style; inside Slicer the colours and fonts are Slicer's.
@@ -9,11 +9,8 @@ Qt's Fusion style; inside Slicer the colours and fonts are Slicer's.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
-
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[2])]
 
 import numpy as np
 from panel_support import MODULE_FILE, ROOT, Panel

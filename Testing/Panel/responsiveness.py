@@ -1,6 +1,6 @@
 """How long the event loop is blocked while the panel works with a real worker: a measurement, not a test.
 
-    python Testing/Panel/responsiveness.py [--shape 300 512 512] [--clicks 4]
+    PYTHONPATH=. python Testing/Panel/responsiveness.py [--shape 300 512 512] [--clicks 4]
 
 A timer beats every 5 ms; the longest time between two beats is how long a person would find Slicer frozen. Each
 phase is reported with the panel's own part of it, so that a slow machine can be told from a slow panel.
@@ -9,12 +9,9 @@ phase is reported with the panel's own part of it, so that a slow machine can be
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 from pathlib import Path
-
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[2])]
 
 import numpy as np
 from panel_support import MODULE_FILE, Panel
