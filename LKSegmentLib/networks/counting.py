@@ -14,12 +14,6 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-CONVENTION = (
-    "Multiply-accumulates of convolutions and matrix products, batch 1; transposed convolutions on their "
-    "input grid; "
-    "norms, activations, biases and element-wise products not counted. One multiply-accumulate is two FLOP."
-)
-
 
 def count_parameters(network: nn.Module) -> int:
     """All parameters, trainable or not; buffers (running statistics) are not parameters."""

@@ -6,11 +6,14 @@ from dataclasses import asdict
 from functools import cache
 from typing import Any
 
-import torch
-
 from LKSegmentLib.networks import registry
-from LKSegmentLib.networks.counting import CONVENTION, count_macs, count_parameters
-from LKSegmentLib.networks.receptive_field import StageField
+
+COUNTING = (
+    "Multiply-accumulates of convolutions and matrix products, batch 1; transposed convolutions on their "
+    "input "
+    "grid; norms, activations, biases and element-wise products not counted. One multiply-accumulate is two "
+    "FLOP."
+)
 
 
 def describe(name: str) -> dict[str, Any]:
@@ -19,30 +22,26 @@ def describe(name: str) -> dict[str, Any]:
     Returns:
         A dictionary with the fields of `facts.NetworkFacts` and: `name`; `options` as `registry.options`
         gives them; `params` and `macs`, exact, in the configuration and at the input size of `reference` and
-        `reference_size`; `counting`, the convention; `size_multiple` and `minimum_size` of the input in that
-        configuration; `receptive_fields`, a list of {"stage", "stride", "voxels"}, empty where the network
-        does not tell.
+        `reference_size`; `counting`, the convention; `receptive_fields`, a list of {"stage", "stride",
+        "voxels"}, empty where the network does not tell.
 
     Raises:
-        InputError: no such network.
+        InputError: no such network, or a package it needs is not installed.
     """
-    facts = registry.facts(name)
-    params, macs, multiple, minimum, fields = _measured(name)
+    params, macs = _counts(name)
     return {
         "name": name,
-        **asdict(facts),
+        **asdict(registry.facts(name)),
         "options": registry.options(name),
         "params": params,
         "macs": macs,
-        "counting": CONVENTION,
-        "size_multiple": multiple,
-        "minimum_size": minimum,
-        "receptive_fields": [asdict(field) for field in fields],
+        "counting": COUNTING,
+        "receptive_fields": _receptive_fields(name),
     }
 
 
 def table() -> list[dict[str, Any]]:
-    """One row for each network, in the order of `names()`: the rows of `lksegment networks`.
+    """One row for each network, in the order of `names()`: the rows of `lksegment networks`. Needs no MONAI.
 
     Each has name, title, status, params, macs, in_channels, out_channels, size (k, j, i), size_multiple,
     summary.
@@ -50,7 +49,7 @@ def table() -> list[dict[str, Any]]:
     rows = []
     for name in registry.names():
         facts = registry.facts(name)
-        params, macs, multiple, _, _ = _measured(name)
+        params, macs = _counts(name)
         rows.append(
             {
                 "name": name,
@@ -61,18 +60,53 @@ def table() -> list[dict[str, Any]]:
                 "in_channels": facts.reference["in_channels"],
                 "out_channels": facts.reference["out_channels"],
                 "size": facts.reference_size,
-                "size_multiple": multiple,
+                "size_multiple": facts.size_multiple,
                 "summary": facts.summary,
             }
         )
     return rows
 
 
-@cache
-def _measured(name: str) -> tuple[int, int, int, int, tuple[StageField, ...]]:
+def measure(name: str) -> tuple[int, int]:
+    """Count parameters and multiply-accumulates of the reference configuration anew.
+
+    Raises:
+        InputError: no such network, or a package it needs is not installed.
+    """
+    from LKSegmentLib.networks.counting import count_macs, count_parameters
+
     facts = registry.facts(name)
+    network = _on_meta(name)
+    return count_parameters(network), count_macs(
+        network, facts.reference["in_channels"], facts.reference_size
+    )
+
+
+@cache
+def _counts(name: str) -> tuple[int, int]:
+    facts = registry.facts(name)
+    if facts.parameters is None or facts.macs is None:
+        return measure(name)
+    return facts.parameters, facts.macs
+
+
+def _receptive_fields(name: str) -> list[dict[str, Any]]:
+    if registry.facts(name).status == "baseline":
+        return []
+    network = _on_meta(name)
+    return (
+        [asdict(field) for field in network.receptive_fields()]
+        if hasattr(network, "receptive_fields")
+        else []
+    )
+
+
+def _on_meta(name: str) -> Any:
+    """The network in its reference configuration, without memory for its tensors."""
+    import torch
+
+    facts = registry.facts(name)
+    if facts.status == "baseline":  # some of MONAI's constructors compute with their tensors
+        return registry.create(name, **facts.reference).to("meta")
     with torch.device("meta"):
-        network: Any = registry.create(name, **facts.reference)
-    macs = count_macs(network, facts.reference["in_channels"], facts.reference_size)
-    fields = tuple(network.receptive_fields()) if hasattr(network, "receptive_fields") else ()
-    return count_parameters(network), macs, network.size_multiple, network.minimum_size, fields
+        return registry.create(name, **facts.reference)

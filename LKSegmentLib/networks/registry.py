@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from LKSegmentLib.errors import InputError
@@ -18,12 +19,13 @@ _HERE = "LKSegmentLib.networks"
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a network's class and its facts (`FACTS` in a module of `facts/`) are kept."""
+    """Where a network's class (or the function that builds it) and its facts are kept, and what it needs."""
 
     module: str
     class_name: str
     facts_module: str
     facts_name: str = "FACTS"
+    packages: tuple[str, ...] = ()
 
 
 _PUBLISHED = {
@@ -37,7 +39,22 @@ _PUBLISHED = {
 _OWN = {
     "lk_click": Entry(f"{_HERE}.lk_click", "LKClick", f"{_HERE}.facts.lk_click"),
 }
-_ENTRIES: dict[str, Entry] = {**dict(sorted(_PUBLISHED.items())), **_OWN}
+
+
+def _from_monai(builder: str, *more: str) -> Entry:
+    return Entry(f"{_HERE}.baselines", builder, f"{_HERE}.facts.baselines", builder.upper(), ("monai", *more))
+
+
+_BASELINES = {
+    "monai_attention_unet": _from_monai("attention_unet"),
+    "monai_dynunet": _from_monai("dyn_unet"),
+    "monai_mednext": _from_monai("mednext"),
+    "monai_segresnet": _from_monai("seg_res_net"),
+    "monai_swin_unetr": _from_monai("swin_unetr", "einops"),
+    "monai_unetr": _from_monai("unetr", "einops"),
+    "monai_vnet": _from_monai("vnet"),
+}
+_ENTRIES: dict[str, Entry] = {**dict(sorted(_PUBLISHED.items())), **_OWN, **_BASELINES}
 
 
 def names() -> tuple[str, ...]:
@@ -61,8 +78,12 @@ def create(
         (batch, out_channels, k, j, i) unless its own documentation says more (deep supervision, evidence).
 
     Raises:
-        InputError: no such network, an option it does not have or lacks, or a value that is not allowed.
+        InputError: no such network, a package it needs is not installed, an option it does not have or lacks,
+            or a value that is not allowed.
     """
+    missing = missing_packages(name)
+    if missing:
+        raise InputError(f"{name} needs more Python packages. Install them: pip install {' '.join(missing)}.")
     network_class = _class_of(name)
     arguments = dict(options)
     if in_channels is not None:
@@ -72,6 +93,15 @@ def create(
     _check_arguments(name, network_class, arguments)
     network: nn.Module = network_class(**arguments)
     return network
+
+
+def missing_packages(name: str) -> list[str]:
+    """Python packages that this network needs beside torch and that are not installed.
+
+    Raises:
+        InputError: no such network.
+    """
+    return [package for package in _entry(name).packages if find_spec(package) is None]
 
 
 def facts(name: str) -> NetworkFacts:
@@ -94,7 +124,7 @@ def options(name: str) -> dict[str, dict[str, Any]]:
         InputError: no such network.
     """
     network_class = _class_of(name)
-    hints = get_type_hints(network_class.__init__)
+    hints = get_type_hints(network_class.__init__ if inspect.isclass(network_class) else network_class)
     listed: dict[str, dict[str, Any]] = {}
     for parameter in _parameters(network_class):
         required = parameter.default is inspect.Parameter.empty

@@ -16,7 +16,10 @@ FACTS = NetworkFacts(
     "published.",
     reference={"in_channels": 1, "out_channels": 16, "deep_supervision": True},
     reference_size=(96, 96, 96),
+    size_multiple=1,
+    minimum_size=17,
     parameters=45_887_088,
+    macs=314_903_617_344,
     published=(
         Published(
             "parameters",

@@ -20,8 +20,10 @@ FACTS = NetworkFacts(
     "published.",
     reference={"in_channels": 1, "out_channels": 16, "deep_supervision": True},
     reference_size=(96, 96, 96),
+    size_multiple=32,
+    minimum_size=32,
     parameters=39_279_174,
-    gmacs=176.835,
+    macs=176_834_595_816,
     published=(
         Published("parameters", "39.28 M", "reproduced exactly (1 channel, 16 classes: AMOS)"),
         Published(

@@ -11,6 +11,8 @@ FACTS = NetworkFacts(
     licence="Apache-2.0",
     reference={"in_channels": 9, "out_channels": 1},
     reference_size=(64, 64, 64),
+    size_multiple=8,
+    minimum_size=16,
     deviations=(
         "Dynamic large kernels select per kernel here: each spatial map weighs the response of its own "
         "kernel.",

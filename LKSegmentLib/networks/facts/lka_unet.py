@@ -21,7 +21,10 @@ FACTS = NetworkFacts(
     licence="Only the paper exists: no code and no weights of the authors. This implementation: Apache-2.0.",
     reference={"in_channels": 1, "out_channels": 7, "variant": "mid", "deep_supervision": True},
     reference_size=(96, 96, 96),
+    size_multiple=32,
+    minimum_size=32,
     parameters=101_067_644,
+    macs=254_260_297_728,
     published=(
         Published(
             "parameters added by mid",

@@ -30,7 +30,10 @@ FACTS = NetworkFacts(
     ),
     reference={"in_channels": 1, "out_channels": 9},
     reference_size=(1, 224, 224),
+    size_multiple=1,
+    minimum_size=1,
     parameters=28_760_849,
+    macs=5_251_702_240,
     published=(
         Published(
             "parameters, FLOPs", "none found", "ours: 28,760,849; multiply-accumulates for one slice of 224²"

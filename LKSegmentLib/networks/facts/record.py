@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 
@@ -36,9 +36,10 @@ class NetworkFacts:
         reference: the configuration that `parameters` and the published figures refer to: arguments of
             `create`.
         reference_size: input size (k, j, i) at which multiply-accumulates are counted.
-        parameters: exact count in the reference configuration (checked by a test); None: counted at run time
-            only.
-        gmacs: exact multiply-accumulates, in 10⁹, at `reference_size` (checked by a test), or None likewise.
+        size_multiple: each size of an input must be a multiple of it, in the reference configuration.
+        minimum_size: the smallest size of an input, likewise.
+        parameters: exact count in the reference configuration; a test counts again. None: counted when asked.
+        macs: exact multiply-accumulates at `reference_size`, likewise.
         published: the authors' figures.
         known_problems: of the published code or paper.
         deviations: where this implementation departs from the published one.
@@ -53,9 +54,11 @@ class NetworkFacts:
     licence: str
     reference: dict[str, Any]
     reference_size: tuple[int, int, int]
+    size_multiple: int
+    minimum_size: int
     parameters: int | None = None
-    gmacs: float | None = None
+    macs: int | None = None
     published: tuple[Published, ...] = ()
     known_problems: tuple[str, ...] = ()
     deviations: tuple[str, ...] = ()
-    remarks: tuple[str, ...] = field(default_factory=tuple)
+    remarks: tuple[str, ...] = ()

@@ -22,8 +22,10 @@ FACTS = NetworkFacts(
     licence="The authors' code is MIT-licensed; re-implemented here. Weights announced, none published.",
     reference={"in_channels": 1, "out_channels": 16, "deploy": True},
     reference_size=(96, 96, 96),
+    size_multiple=16,
+    minimum_size=32,
     parameters=65_832_464,
-    gmacs=703.506,
+    macs=703_505_958_912,
     published=(
         Published(
             "parameters, fixed prior",
