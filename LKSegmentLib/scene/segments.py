@@ -38,7 +38,6 @@ __all__ = [
 
 #: Singleton tag of the node that holds the Segment Editor module's settings (masks, overwrite mode).
 SEGMENT_EDITOR_TAG = "SegmentEditor"
-_WRITER_TAG = "LKSegmentWriter"
 
 
 class MaskRegion(Protocol):
@@ -77,6 +76,7 @@ class SegmentWriter:
         self.logic = slicer_module().vtkSlicerSegmentEditorLogic()
         self.logic.SetMRMLScene(context.scene)
         self.logic.SetMaximumNumberOfUndoStates(undo_states)
+        self._editor_node: Node = None
         self._connect_editor()
 
     def write(
@@ -134,10 +134,10 @@ class SegmentWriter:
         return import_labels(segmentation_node, labels, entries, ijk_to_world)
 
     def can_undo(self) -> bool:
-        return bool(self.logic.CanUndo())
+        return self._has_target() and bool(self.logic.CanUndo())
 
     def can_redo(self) -> bool:
-        return bool(self.logic.CanRedo())
+        return self._has_target() and bool(self.logic.CanRedo())
 
     def undo(self) -> None:
         """Take back the last write that `save_state` has not taken over. InputError when there is none."""
@@ -151,19 +151,19 @@ class SegmentWriter:
             raise InputError("There is nothing to redo in this segmentation.")
         self.logic.Redo()
 
-    def _connect_editor(self) -> None:
-        """A settings node of our own: choosing a segmentation in it must not change what the user has open."""
+    def _has_target(self) -> bool:
         scene = self._context.scene
-        node = scene.GetSingletonNode(_WRITER_TAG, "vtkMRMLSegmentEditorNode")
-        if node is None:
+        return is_in_scene(self._editor_node, scene) and is_in_scene(self._editor_node.GetSegmentationNode(), scene)
+
+    def _connect_editor(self) -> None:
+        """A settings node of our own: choosing a segmentation in it must not change what anyone else has open."""
+        if not is_in_scene(self._editor_node, self._context.scene):  # at first, and after a scene was closed
             node = slicer_module().vtkMRMLSegmentEditorNode()
-            node.SetSingletonTag(_WRITER_TAG)
             node.SetName("LKSegment writer")
             node.SetHideFromEditors(True)
             node.SetSaveWithScene(False)
-            node = scene.AddNode(node)
-        self._editor_node = node
-        self.logic.SetSegmentEditorNode(node)
+            self._editor_node = self._context.scene.AddNode(node)
+            self.logic.SetSegmentEditorNode(self._editor_node)
 
     def _connect(self, segmentation_node: Node, segment_id: str, volume_node: Node | None) -> None:
         editor = self._editor_node

@@ -280,3 +280,27 @@ def test_a_big_mask_is_cropped_to_what_it_holds(context):
     SegmentWriter(context).write(node, segment, Box((0, 0, 0), mask), image)
     held = node.GetSegmentation().GetSegment(segment).GetRepresentation("Binary labelmap")
     assert held.GetExtent() == (70, 79, 50, 59, 20, 29)
+
+
+def test_two_writers_keep_their_own_undo(organs):
+    organs.write(organs.liver, random_box(1))
+    elsewhere = ensure_segmentation(organs.context, organs.image, "elsewhere")
+    second = SegmentWriter(organs.context)
+    second.write(elsewhere, ensure_segment(elsewhere, "spleen"), random_box(2), organs.image)
+    assert organs.writer.can_undo()
+    organs.writer.undo()
+    assert not organs.mask(organs.liver).any()
+    assert mask_on(elsewhere, "spleen", organs.grid).any()
+
+
+def test_a_writer_outlives_its_scene(organs):
+    organs.write(organs.liver, random_box(1))
+    organs.context.scene.Clear(0)
+    assert not organs.writer.can_undo()
+    image = add_image(organs.context)
+    node = ensure_segmentation(organs.context, image, "next patient")
+    segment = ensure_segment(node, "liver")
+    organs.writer.write(node, segment, random_box(3), image)
+    assert np.array_equal(mask_on(node, segment, grid_of(image)), random_box(3).full(SHAPE))
+    organs.writer.undo()
+    assert not mask_on(node, segment, grid_of(image)).any()
