@@ -13,15 +13,16 @@ from typing import Any, NamedTuple
 from LKSegmentLib.engine.client import EngineClient
 from LKSegmentLib.engine.jobs import Job
 from LKSegmentLib.engine.results import ClickResult, SegmentResult
-from LKSegmentLib.errors import InputError, LKSegmentError
+from LKSegmentLib.errors import LKSegmentError
 from LKSegmentLib.packages.catalogue import Entry, catalogue, user_folder
 from LKSegmentLib.prompts import Point
 from LKSegmentLib.scene import overlays, prompts
 from LKSegmentLib.scene.core import Node, SceneContext
 from LKSegmentLib.scene.preview import ClickPreview, remove_left_over_previews
 from LKSegmentLib.scene.requests import SceneRequests
-from LKSegmentLib.scene.segments import SegmentWriter, ensure_segment, ensure_segmentation
+from LKSegmentLib.scene.segments import SegmentWriter, ensure_segment
 from LKSegmentLib.scene.state import PanelState
+from LKSegmentLib.scene.targets import free_segment_name, ready_segmentation
 from LKSegmentLib.scene.terminology import label_entries
 
 try:
@@ -273,14 +274,9 @@ class PanelSession:
         overlays.hide(self.context)
 
     def _target(self) -> Node:
-        """The chosen segmentation; a new one beside the input volume where none is chosen."""
-        if self.state.target_segmentation is None:
-            volume = self.state.input_volume
-            if volume is None:
-                raise InputError(_("Choose a segmentation for the result: the volume it was made from is gone."))
-            name = f"{volume.GetName()} segmentation"
-            self.state.target_segmentation = ensure_segmentation(self.context, volume, name)
-        return self.state.target_segmentation
+        chosen = ready_segmentation(self.context, self.state.target_segmentation, self.state.input_volume)
+        self.state.target_segmentation = chosen
+        return chosen
 
     def _import(self, result: SegmentResult) -> None:
         entries, labels, target = label_entries(result.entries or result.names), result.labels, self._target()
@@ -373,11 +369,3 @@ class PanelSession:
         self._requests.close_image()
         self._asked, self._result = NOTHING, None
         self.map_names, self.map_name, self.status, self._preview_voxels = [], "", "", 0
-
-
-def free_segment_name(segmentation_node: Node) -> str:
-    """The first of "Structure 1", "Structure 2", ... that no segment has."""
-    segmentation, number = segmentation_node.GetSegmentation(), 1
-    while segmentation.GetSegmentIdBySegmentName(f"Structure {number}"):
-        number += 1
-    return f"Structure {number}"

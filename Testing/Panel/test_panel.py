@@ -233,6 +233,18 @@ def test_accept_uses_the_undo_of_the_users_segment_editor(panel: Panel) -> None:
     assert saved == ["saved"]
 
 
+def test_accept_into_a_segmentation_made_with_the_selector(panel: Panel) -> None:
+    """Slicer's "Create new Segmentation" makes a node without geometry and display."""
+    node = panel.ui.segmentationSelector.addNode()
+    panel.host.process_events()
+    assert panel.session.state.target_segmentation is node
+    panel.click(True, INSIDE)
+    panel.host.press(panel.ui.acceptButton)
+    assert node.GetDisplayNode() is not None
+    assert node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()) is panel.session.state.input_volume
+    assert panel.target_mask(node.GetSegmentation().GetNthSegmentID(0)).sum() == 7**3
+
+
 def test_accept_into_a_surface_is_refused_with_a_sentence_and_nothing_is_lost(panel: Panel) -> None:
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "surfaces")
     node.GetSegmentation().SetSourceRepresentationName("Closed surface")
