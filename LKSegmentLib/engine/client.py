@@ -29,6 +29,7 @@ from LKSegmentLib.volumes import Volume
 STARTING = "starting the worker"
 SENDING = "sending the image"
 SUPERSEDED = "superseded by a later click"
+UNKILLABLE_SECONDS = 5.0
 
 
 class EngineClient:
@@ -143,6 +144,7 @@ class EngineClient:
             raise InputError(f"The request is not possible. {error}") from error
         job = Job(identifier, kind, message, image, target)
         self._waiting.append(job)
+        self._take_in()  # a worker that has died meanwhile is not the one to ask
         self._advance()
         return job
 
@@ -242,6 +244,9 @@ class EngineClient:
             return
         if job is not None and job.kill_at is not None and now > job.kill_at:
             worker.kill()
+            if now > job.kill_at + UNKILLABLE_SECONDS:  # it hangs inside a driver: the next job gets another one
+                self._forget_worker()
+                self._finish(job, "cancelled")
         elif self._welcome is None and now - worker.started > launching.CONNECT_SECONDS and not self._refusal:
             seconds = launching.CONNECT_SECONDS
             self._refusal = f"The worker did not answer within {seconds:.0f} seconds of its start and was stopped."

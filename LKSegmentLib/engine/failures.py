@@ -146,6 +146,8 @@ def death_sentence(doing: str, exit_code: int | None, stderr: Sequence[str], pro
 
 def start_sentence(interpreter: str, exit_code: int | None, stderr: Sequence[str], problem: str = "") -> str:
     """One sentence for a worker that ended before it was ready."""
+    if exit_code is not None and exit_code < 0 and not problem:
+        return death_sentence("starting", exit_code, stderr)
     if exit_code == EXIT_CANNOT_START and stderr and START_PREFIX in stderr[-1]:
         return stderr[-1].split(START_PREFIX, 1)[1]
     reason = problem.rstrip(".") or _last(stderr)

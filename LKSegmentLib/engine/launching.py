@@ -294,12 +294,15 @@ class WorkerProcess:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self, patience: float = 1.0) -> None:
-        """Asks the worker to end, kills it when it has not after ``patience`` seconds, and waits for the end."""
+        """Asks the worker to end, kills it when it has not after ``patience`` seconds, and waits for the end.
+
+        A process that even the system cannot end now, because it hangs inside a driver, is left to the system.
+        """
         self.send({"type": "goodbye"})
         self._reader.join(patience)
         if self._reader.is_alive():
             self.kill()
-            self._reader.join()
+            self._reader.join(2 * _EXIT_SECONDS)
 
 
 def _read_token(connection: socket.socket, length: int) -> bytes:

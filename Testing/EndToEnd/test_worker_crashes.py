@@ -127,7 +127,7 @@ def test_killed_while_starting(volume):
         pid = client._worker.process_id
         job = client.segment(client.open_image(volume), "plain")
         os.kill(pid, signal.SIGKILL)
-        with pytest.raises(RunError, match=r"could not be started with .*python|killed while"):
+        with pytest.raises(RunError, match="killed while starting"):
             client.wait(job, PATIENCE)
 
 
@@ -162,6 +162,15 @@ def test_a_crash_is_one_sentence_with_a_report(client, volume, model, words):
     assert report.sentence == job.error and 0 < len(report.stderr) <= 20
     assert sys.executable in report.text() and report.stderr[-1] in report.text()
     works(client, volume)
+
+
+def test_a_worker_that_hangs_at_the_start_is_given_up(volume, monkeypatch):
+    monkeypatch.setattr(launching, "CONNECT_SECONDS", 0.5)
+    with new_client() as client:
+        job = client.segment(client.open_image(volume), "plain")
+        os.kill(client._worker.process_id, signal.SIGSTOP)
+        with pytest.raises(RunError, match="did not answer within .* of its start and was stopped"):
+            client.wait(job, PATIENCE)
 
 
 def test_a_device_fault_answers_first_and_then_gets_a_fresh_process(client, volume):
@@ -214,6 +223,22 @@ def test_a_stranger_on_the_loopback_port_is_turned_away(volume):
             stranger.sendall(b"0" * 64)
             assert stranger.recv(1) == b""
         works(client, volume)
+
+
+def test_behind_a_launcher_that_stays_as_its_parent_everything_works_the_same(tmp_path, volume):
+    launcher = tmp_path / "PythonSlicer"  # as Slicer's: it starts the real Python and waits for it
+    launcher.write_text(f'#!/bin/sh\n"{sys.executable}" "$@"\nexit $?\n')
+    launcher.chmod(0o755)
+    with new_client(interpreter=str(launcher)) as client:
+        first = works(client, volume)
+        assert first != client._worker.process_id
+        job = client.segment(client.open_image(volume), "deaf")
+        until(lambda: job.stage == "windows", "it runs", client)
+        client.cancel(job, force_after=0.1)
+        until(lambda: job.is_over, "it is over", client)
+        until(lambda: has_ended(first), "the real worker has ended")
+        second = works(client, volume)
+    until(lambda: has_ended(second), "the real worker has ended")
 
 
 def test_an_interpreter_that_does_not_exist(volume):
