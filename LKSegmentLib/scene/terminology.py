@@ -1,63 +1,31 @@
 """Names, colours and coded meanings of segments, from the labels a model package lists.
 
-Slicer stores what a segment *is* as one string of seven fields joined by "~": terminology context, category,
-type, type modifier, anatomic context, region, region modifier; each coded field is "scheme^value^meaning"
-(vtkSlicerTerminologiesModuleLogic::SerializeTerminologyEntry). It is written here directly, so that it works
-where the terminology files are not installed.
+The codes and their text form are those of `packages.labels`; here names get what Slicer's own list knows of them,
+so that a label without codes is coded too, where its name says what it is.
 """
 
 from __future__ import annotations
 
-import colorsys
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from LKSegmentLib.errors import InputError
-
-TERMINOLOGY_CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
-REGION_CONTEXT = "Anatomic codes - DICOM master list"
+from LKSegmentLib.packages.labels import (
+    ANATOMICAL_STRUCTURE,
+    Code,
+    Terminology,
+    color_from,
+    default_color,
+    terminology_from,
+)
 
 Color = tuple[float, float, float]
 
-
-@dataclass(frozen=True)
-class Code:
-    """A coded concept, such as SCT 10200004 "Liver"."""
-
-    scheme: str = ""
-    value: str = ""
-    meaning: str = ""
-
-    def serialized(self) -> str:
-        return f"{self.scheme}^{self.value}^{self.meaning}"
-
-
-NO_CODE = Code()
-ANATOMICAL_STRUCTURE = Code("SCT", "123037004", "Anatomical Structure")
 TISSUE = Code("SCT", "85756007", "Tissue")
 RIGHT = Code("SCT", "24028007", "Right")
 LEFT = Code("SCT", "7771000", "Left")
-
-
-@dataclass(frozen=True)
-class Terminology:
-    """What a segment is: category, type and, where given, side and region."""
-
-    category: Code = TISSUE
-    type: Code = TISSUE
-    modifier: Code = NO_CODE
-    region: Code = NO_CODE
-    region_modifier: Code = NO_CODE
-    context: str = TERMINOLOGY_CONTEXT
-    region_context: str = REGION_CONTEXT
-
-    def serialized(self) -> str:
-        """The string Slicer stores in the segment's tag."""
-        fields = (self.context, self.category.serialized(), self.type.serialized(), self.modifier.serialized())
-        regions = (self.region_context, self.region.serialized(), self.region_modifier.serialized())
-        return "~".join(fields + regions)
 
 
 @dataclass(frozen=True)
@@ -71,7 +39,7 @@ class LabelEntry:
     identifier: str
 
 
-# Type, and whether it has sides, from Slicer's General Anatomy list; colours are the ones it recommends.
+# SNOMED CT code, its meaning and the recommended colour, from Slicer's General Anatomy list.
 _KNOWN: dict[str, tuple[str, str, tuple[int, int, int]]] = {
     "adrenal gland": ("23451007", "Adrenal gland", (249, 186, 150)),
     "aorta": ("15825003", "Aorta", (224, 97, 76)),
@@ -111,8 +79,8 @@ def label_entries(labels: Sequence[Mapping[str, Any] | LabelEntry | str]) -> lis
     """Complete the labels a package lists: value, name, colour, terminology and a segment identifier for each.
 
     A label is a name, or a mapping with "name" and optionally "value" (default: its place, counted from 1),
-    "color" (0 to 1, or 0 to 255), "terminology" (see `serialized_terminology`) and "identifier". What is missing
-    is taken from Slicer's General Anatomy list by name, else a distinct colour and plain "Tissue".
+    "color", "terminology" and "identifier" (see `color_of`, `serialized_terminology`). What is missing is taken from
+    Slicer's General Anatomy list by name, else a distinct colour and plain "Tissue".
 
     Raises InputError: a label without a name, or two labels with one value.
     """
@@ -127,51 +95,33 @@ def label_entries(labels: Sequence[Mapping[str, Any] | LabelEntry | str]) -> lis
 
 
 def serialized_terminology(given: object, name: str = "") -> str:
-    """Slicer's terminology string, from any of the forms a manifest may hold.
+    """Slicer's terminology string from any form a manifest may hold; None is looked up by `name`.
 
-    - a string with six "~": it is that string already;
-    - "scheme^value^meaning" or "scheme:value:meaning": an anatomical structure of that type;
-    - a mapping with "type" and optionally "category", "modifier", "region", "region_modifier", each a mapping
-      (scheme, value, meaning), a sequence of three or a string as above;
-    - None: looked up by `name` in Slicer's General Anatomy list, "Tissue" where it is unknown.
-
-    Raises InputError when it is none of these.
+    A name Slicer's General Anatomy list does not know is "Tissue", as for a segment that Slicer adds.
+    Raises InputError when it is no code.
     """
     if given is None or given == "" or given == {}:
-        return _known_terminology(name)[0].serialized()
-    if isinstance(given, str) and "~" in given:
-        if given.count("~") != 6:
-            raise InputError(f"The terminology '{given}' of label '{name}' needs seven fields joined by '~'.")
-        return given
-    if isinstance(given, Mapping) and "type" in given:
-        return Terminology(
-            category=_code(given.get("category"), name, ANATOMICAL_STRUCTURE),
-            type=_code(given["type"], name, TISSUE),
-            modifier=_code(given.get("modifier") or given.get("type_modifier"), name, NO_CODE),
-            region=_code(given.get("region"), name, NO_CODE),
-            region_modifier=_code(given.get("region_modifier"), name, NO_CODE),
-        ).serialized()
-    return Terminology(category=ANATOMICAL_STRUCTURE, type=_code(given, name, TISSUE)).serialized()
+        return _known(name)[0].serialized()
+    return terminology_from(given, f"label '{name}'").serialized()
 
 
 def color_of(given: object, name: str = "", place: int = 1) -> Color:
-    """A colour as three numbers from 0 to 1. Whole numbers up to 255 are scaled; None is looked up by name.
+    """A colour as three numbers from 0 to 1: from fractions, whole numbers up to 255, "#rrggbb", or None by name.
 
-    Raises InputError when it is not three numbers in range.
+    Raises InputError when it is no colour.
     """
     if given is None:
-        known = _known_terminology(name)[1]
-        return known if known is not None else _distinct_color(place)
-    if isinstance(given, str) and re.fullmatch(r"#[0-9a-fA-F]{6}", given):
-        given = [int(given[start : start + 2], 16) for start in (1, 3, 5)]
-    try:
-        numbers = [float(value) for value in given]  # type: ignore[attr-defined]
-    except (TypeError, ValueError) as error:
-        raise InputError(f"The colour {given!r} of label '{name}' is not three numbers.") from error
-    if len(numbers) != 3 or min(numbers) < 0 or max(numbers) > 255:
-        raise InputError(f"The colour {given!r} of label '{name}' is not three numbers from 0 to 1, or to 255.")
-    scale = 255.0 if max(numbers) > 1 else 1.0
-    return numbers[0] / scale, numbers[1] / scale, numbers[2] / scale
+        known = _known(name)[1]
+        red, green, blue = known if known is not None else default_color(place)
+    elif isinstance(given, (tuple, list)) and len(given) == 3 and all(_is_fraction(part) for part in given):
+        return float(given[0]), float(given[1]), float(given[2])
+    else:
+        red, green, blue = color_from(given, f"label '{name}'")
+    return red / 255, green / 255, blue / 255
+
+
+def _is_fraction(part: object) -> bool:
+    return isinstance(part, float) and 0.0 <= part <= 1.0
 
 
 def _entry(label: Mapping[str, Any] | str, place: int) -> LabelEntry:
@@ -189,9 +139,9 @@ def _entry(label: Mapping[str, Any] | str, place: int) -> LabelEntry:
     )
 
 
-def _known_terminology(name: str) -> tuple[Terminology, Color | None]:
+def _known(name: str) -> tuple[Terminology, tuple[int, int, int] | None]:
     words = re.sub(r"[^a-z]+", " ", name.lower()).split()
-    side = NO_CODE
+    side = None
     for word, code in (("right", RIGHT), ("left", LEFT)):
         if word in words:
             words.remove(word)
@@ -199,35 +149,8 @@ def _known_terminology(name: str) -> tuple[Terminology, Color | None]:
     plain = " ".join(words)
     if plain in _KNOWN:
         value, meaning, rgb = _KNOWN[plain]
-        return Terminology(ANATOMICAL_STRUCTURE, Code("SCT", value, meaning), side), color_of(rgb)
+        return Terminology(Code("SCT", value, meaning), ANATOMICAL_STRUCTURE, side), rgb
     if plain in _KNOWN_TISSUES:
         value, meaning, rgb = _KNOWN_TISSUES[plain]
-        return Terminology(TISSUE, Code("SCT", value, meaning)), color_of(rgb)
-    return Terminology(), None
-
-
-def _code(given: object, name: str, otherwise: Code) -> Code:
-    if given is None or given == "":
-        return otherwise
-    if isinstance(given, Code):
-        return given
-    if isinstance(given, Mapping):
-        found = [given.get("scheme"), given.get("value"), given.get("meaning")]
-    elif isinstance(given, str):
-        found = list(re.split(r"[\^:]", given, maxsplit=2))
-    elif isinstance(given, Sequence):
-        found = list(given)
-    else:
-        found = []
-    if len(found) != 3 or not all(isinstance(part, str) and part and not re.search(r"[~^|]", part) for part in found):
-        raise InputError(
-            f"The terminology code {given!r} of label '{name}' needs a scheme, a value and a meaning, "
-            'such as "SCT^10200004^Liver".'
-        )
-    return Code(str(found[0]), str(found[1]), str(found[2]))
-
-
-def _distinct_color(place: int) -> Color:
-    # Steps of the golden ratio never repeat a hue closely, however many labels there are.
-    hue = (0.08 + place * 0.618033988749895) % 1.0
-    return colorsys.hsv_to_rgb(hue, 0.55 + 0.25 * (place % 2), 0.75 + 0.2 * (place % 3) / 2)
+        return Terminology(Code("SCT", value, meaning), TISSUE), rgb
+    return Terminology(TISSUE, TISSUE), None

@@ -225,7 +225,7 @@ def test_a_surface_beside_the_labelmap_follows_the_write(organs):
 def test_ensure_finds_what_is_there_and_leaves_it_as_it_is(organs):
     segment = organs.node.GetSegmentation().GetSegment(organs.liver)
     segment.SetColor(0.1, 0.2, 0.3)
-    assert ensure_segment(organs.node, "liver", color=(1, 0, 0)) == organs.liver
+    assert ensure_segment(organs.node, "liver", color=(1.0, 0.0, 0.0)) == organs.liver
     assert segment.GetColor() == (0.1, 0.2, 0.3)
     assert ensure_segmentation(organs.context, organs.image, "organs") is organs.node
     another = add_image(organs.context, name="PET")

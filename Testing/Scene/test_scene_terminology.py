@@ -4,9 +4,9 @@ import pytest
 import slicer
 
 from LKSegmentLib.errors import InputError
+from LKSegmentLib.packages.labels import Code
 from LKSegmentLib.scene.terminology import (
     LEFT,
-    Code,
     LabelEntry,
     color_of,
     label_entries,
@@ -45,7 +45,6 @@ def test_an_unknown_name_is_what_slicer_calls_a_new_segment():
     [
         LIVER,
         "SCT^10200004^Liver",
-        "SCT:10200004:Liver",
         ["SCT", "10200004", "Liver"],
         {"type": {"scheme": "SCT", "value": "10200004", "meaning": "Liver"}},
         {"type": Code("SCT", "10200004", "Liver"), "category": "SCT^123037004^Anatomical Structure"},
@@ -82,12 +81,12 @@ def test_colours_are_read_on_either_scale():
     assert color_of("#ff3300") == (1.0, 0.2, 0.0)
     assert color_of(None, "liver") == pytest.approx((221 / 255, 130 / 255, 101 / 255))
     for bad in ([1, 2], "red", [0, 0, 300], [-1, 0, 0], 5):
-        with pytest.raises(InputError, match="colour"):
+        with pytest.raises(InputError, match="color"):
             color_of(bad, "lump")
 
 
 def test_entries_are_completed_and_checked():
-    entries = label_entries(["Liver", {"name": "Right kidney", "value": 7, "color": [0, 0, 1]}])
+    entries = label_entries(["Liver", {"name": "Right kidney", "value": 7, "color": [0.0, 0.0, 1.0]}])
     assert entries[0] == LabelEntry(1, "Liver", color_of(None, "liver"), LIVER, "liver")
     assert entries[1].value == 7
     assert entries[1].identifier == "right_kidney"

@@ -43,7 +43,7 @@ class Picture:
         self.middle = GRID.ras_of((29.5, 24.5, 19.5))
         self.segmentation = ensure_segmentation(context, self.image, "result")
         if segment:
-            identifier = ensure_segment(self.segmentation, "cube", color=(0, 1, 0))
+            identifier = ensure_segment(self.segmentation, "cube", color=(0.0, 1.0, 0.0))
             SegmentWriter(context).write(self.segmentation, identifier, CUBE, self.image)
             layout.set_fill(self.segmentation, 0.0)
             layout.look_at(context, layout.show_surface(self.segmentation))
@@ -192,7 +192,7 @@ def test_a_machine_without_graphics_gets_a_sentence_and_no_crash(tmp_path):
         "    print(error)\n"
     )
     # The window class of a library that is not installed ends the process that tries it.
-    environment = {**os.environ, "VTK_DEFAULT_OPENGL_WINDOW": "vtkOSOpenGLRenderWindow", "LD_PRELOAD": ""}
+    environment = {**os.environ, "VTK_DEFAULT_OPENGL_WINDOW": "vtkOSOpenGLRenderWindow"}
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
     assert ran.returncode == 0, ran.stderr
     if not (tmp_path / "x.png").exists():
