@@ -92,11 +92,12 @@ class ClickedStructure:
 def write_click(structure: ClickedStructure, targets: Targets) -> list[Path]:
     """Write what was asked for; all of it, or on an error nothing. Returns the paths.
 
-    Raises InputError: slicer-core is missing, a folder that cannot be written, a full disk. RunError: Slicer could
-    not write a node.
+    Raises InputError: slicer-core is missing, a folder that cannot be written, a full disk. RunError: no picture
+    can be drawn.
     """
     beside = _map_files(structure.maps, targets.paths[0]) if targets.maps else {}
     every = [*targets.paths, *beside]
+    prepared = _PreparedScene(structure, targets) if targets.need_scene else None
     with whole_files(*every) as drafts:
         draft_of = dict(zip(every, drafts, strict=True))
         for path, content in beside.items():
@@ -104,8 +105,8 @@ def write_click(structure: ClickedStructure, targets: Targets) -> list[Path]:
         if targets.segmentation is not None and suffix_of(targets.segmentation) != SEGMENTATION_SUFFIX:
             mask = structure.box.full(structure.volume.grid.shape).astype(np.uint8)
             write_volume(structure.volume.with_array(mask), draft_of[targets.segmentation])
-        if targets.need_scene:
-            _write_scene_files(structure, targets, draft_of)
+        if prepared is not None:
+            prepared.write(targets, draft_of)
     return every
 
 
@@ -144,36 +145,47 @@ def require_slicer() -> None:
         )
 
 
-def _write_scene_files(structure: ClickedStructure, targets: Targets, draft_of: dict[Path, Path]) -> None:
-    from LKSegmentLib.scene import bundle, layout, overlays, prompts, segments, views, volumes
-    from LKSegmentLib.scene.core import headless_scene
+class _PreparedScene:
+    """A clicked structure as a Slicer scene, and its picture where one was asked for."""
 
-    context = headless_scene()
-    image = volumes.add_volume_node(context, structure.volume, structure.image_name)
-    node = segments.ensure_segmentation(context, image, f"{structure.image_name} segmentation")
-    segment = segments.ensure_segment(node, structure.name)
-    segments.SegmentWriter(context).write(node, segment, structure.box, image)
-    if targets.segmentation is not None and suffix_of(targets.segmentation) == SEGMENTATION_SUFFIX:
-        bundle.write_segmentation(node, draft_of[targets.segmentation])
-    if targets.scene is None and targets.picture is None:
-        return
-    layout.set_window(image, layout.display_window(structure.volume))
-    positive, negative = prompts.create_point_nodes(context, structure.name)
-    for number, point in enumerate(structure.points, start=1):
-        prompts.add_point(positive if point.positive else negative, point.ras, number)
-    shown = [overlays.map_node(context, found.name, found.volume, found.passport, image) for found in structure.maps]
-    overlay = shown[0] if shown else None
-    layout.arrange(context, image, structure.centre_ras, overlay, _OVERLAY_OPACITY)
-    if structure.voxels:
-        layout.look_at(context, layout.show_surface(node))
-    pixels = None
-    if targets.picture is not None:
-        from PIL import Image
+    def __init__(self, structure: ClickedStructure, targets: Targets) -> None:
+        from LKSegmentLib.scene import layout, overlays, prompts, segments, views, volumes
+        from LKSegmentLib.scene.core import headless_scene
 
-        pixels = views.four_views(context)
-        Image.fromarray(pixels).save(draft_of[targets.picture])
-    if targets.scene is not None:
-        bundle.write_mrb(context, draft_of[targets.scene], pixels)
+        self.context = headless_scene()
+        image = volumes.add_volume_node(self.context, structure.volume, structure.image_name)
+        self.node = segments.ensure_segmentation(self.context, image, f"{structure.image_name} segmentation")
+        segment = segments.ensure_segment(self.node, structure.name)
+        segments.SegmentWriter(self.context).write(self.node, segment, structure.box, image)
+        self.pixels: Any = None
+        if targets.scene is None and targets.picture is None:
+            return
+        layout.set_window(image, layout.display_window(structure.volume))
+        nodes = prompts.create_point_nodes(self.context, structure.name)
+        for number, point in enumerate(structure.points, start=1):
+            prompts.add_point(nodes[0] if point.positive else nodes[1], point.ras, number)
+        shown = [
+            overlays.map_node(self.context, found.name, found.volume, found.passport, image)
+            for found in structure.maps
+        ]
+        overlay = shown[0] if shown else None
+        layout.arrange(self.context, image, structure.centre_ras, overlay, _OVERLAY_OPACITY)
+        if structure.voxels:
+            layout.look_at(self.context, layout.show_surface(self.node))
+        if targets.picture is not None:
+            self.pixels = views.four_views(self.context)
+
+    def write(self, targets: Targets, draft_of: dict[Path, Path]) -> None:
+        from LKSegmentLib.scene import bundle
+
+        if targets.segmentation is not None and suffix_of(targets.segmentation) == SEGMENTATION_SUFFIX:
+            bundle.write_segmentation(self.node, draft_of[targets.segmentation])
+        if targets.picture is not None:
+            from PIL import Image
+
+            Image.fromarray(self.pixels).save(draft_of[targets.picture])
+        if targets.scene is not None:
+            bundle.write_mrb(self.context, draft_of[targets.scene], self.pixels)
 
 
 def _map_files(maps: Sequence[Map], first: Path) -> dict[Path, Volume | dict[str, Any]]:

@@ -10,7 +10,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from LKSegmentLib.errors import InputError
+from LKSegmentLib.errors import InputError, LKSegmentError
+from LKSegmentLib.volumes.native_output import native_stderr_held
 
 LABEL_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 SEGMENTATION_SUFFIX = ".seg.nrrd"
@@ -72,20 +73,30 @@ def whole_files(*paths: Path) -> Iterator[list[Path]]:
 
     The yielded paths have the real names (formats and node names come from them) in a hidden folder beside the
     first one. After an error or a stop that folder is removed and the real places are as before.
-    Raises InputError when the disk is full or the place cannot be written.
+    Only writing belongs into the block: whatever fails in it is taken for a full disk or a place that cannot be
+    written, and raised as InputError.
     """
+    place = paths[0].parent
     try:
-        with tempfile.TemporaryDirectory(prefix=".lksegment-", dir=paths[0].parent) as hidden:
+        with tempfile.TemporaryDirectory(prefix=".lksegment-", dir=place) as hidden:
             drafts = []
             for number, path in enumerate(paths):
                 folder = Path(hidden) / str(number)
                 folder.mkdir()
                 drafts.append(folder / path.name)
-            yield drafts
+            # What ITK and VTK print about a failure is said better by the sentence that follows.
+            with native_stderr_held():
+                yield drafts
             for draft, path in zip(drafts, paths, strict=True):
                 os.replace(draft, path)
     except OSError as error:
-        raise _no_place(paths[0].parent, error) from error
+        raise _no_place(place, error) from error
+    except LKSegmentError as error:  # its message names the hidden folder, which is gone
+        free = shutil.disk_usage(place).free / 1e6
+        raise InputError(
+            f"The results could not be written to {place} ({free:.0f} MB free): make room or choose another folder; "
+            "what was there before is unchanged."
+        ) from error
 
 
 def _no_place(folder: Path, error: OSError) -> InputError:

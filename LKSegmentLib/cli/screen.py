@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -45,7 +46,11 @@ class Screen:
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        # A descriptor of its own: what libraries print is held back at times, and the bar must go on.
+        with (
+            open(os.dup(sys.stderr.fileno()), "w", encoding="utf-8") as terminal,
+            Progress(*columns, console=Console(file=terminal), transient=True) as bar,
+        ):
             task = bar.add_task(title, total=None)
             shown: str | None = None
 

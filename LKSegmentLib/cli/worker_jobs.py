@@ -20,4 +20,6 @@ def finished(client: EngineClient, job: Job, screen: Screen, title: str) -> Any:
                 if event.job is job and event.kind == "progress":
                     progress(job.stage, job.progress)
             time.sleep(_PAUSE)
+    for sentence in job.warnings:
+        screen.note(f"Note: {sentence}")
     return client.wait(job)

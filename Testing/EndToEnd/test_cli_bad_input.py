@@ -79,7 +79,9 @@ def test_outputs_are_checked_before_any_work(tmp_path: Path, refused: Callable[.
     assert "file is in the way" in refused("demo", "--out", tmp_path / "file")
 
 
-def test_folder_without_permission(tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_without_permission(
+    tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The system's refusal is played: root, whom continuous integration often is, may write everywhere."""
 
     def denied(*arguments: object, **options: object) -> None:
