@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ pytest.importorskip("torch")
 
 MODEL = "lk_click"
 CENTRE = (40.0, 24.0, 20.0)
+LIVER = 5  # in TotalSegmentator's numbering
 pytestmark = pytest.mark.skipif(
     not (ROOT / "Resources" / "Models" / MODEL / "model.json").is_file(), reason=f"the model {MODEL} is not installed"
 )
@@ -123,3 +125,23 @@ def test_the_self_test_passes_in_the_host(panel: Panel) -> None:
     slicer.selfTests = {}
     panel.module.python.LKSegmentTest().runTest()
 
+
+def test_a_click_on_a_real_liver_equals_the_scripted_mask(host: QtHost, real_data: Path) -> None:
+    """An int32 CT of 3 mm, read from its file as the command and scripts read it."""
+    import LKSegmentLib as lk
+    from LKSegmentLib.scene import volumes
+
+    case = real_data / "01_ct_abdomen_multiorgan"
+    image, reference = lk.read_volume(case / "ct.nii.gz"), lk.read_volume(case / "labels_fast.nii.gz")
+    liver = np.argwhere(reference.array == LIVER)
+    k, j, i = liver[len(liver) // 2]
+    ras = tuple(float(value) for value in reference.grid.ras_of(np.array([i, j, k])))
+    volumes.add_volume_node(host.context, image, "CT")
+    panel = Panel(host, host.open(MODULE_FILE), engine=None)  # type: ignore[arg-type]
+    panel.session.state.model = MODEL
+    host.choose(panel.ui.deviceComboBox, "CPU")
+    panel.place(True, ras)
+    _settle(panel)
+    assert panel.status.startswith("Preview"), panel.status
+    with lk.ClickSession(image, model=MODEL, device="cpu") as session:
+        np.testing.assert_array_equal(_preview(panel), session.add_point(ras))
