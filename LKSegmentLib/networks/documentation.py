@@ -12,7 +12,7 @@ from LKSegmentLib.networks import description, registry
 _INTRODUCTION = """\
 # Networks
 
-This page is generated from the code (`make docs`, or `python -m LKSegmentLib.networks.documentation`); a test
+This page is generated from the code (`python -m LKSegmentLib.networks.documentation`); a test
 fails when it is out of date, and others count parameters and multiply-accumulates (MACs) again. `lksegment
 networks` prints the same.
 
