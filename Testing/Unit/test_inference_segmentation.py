@@ -296,3 +296,39 @@ def test_no_array_of_classes_times_the_volume_is_ever_held() -> None:
     assert after - before < 0.7 * everything
     assert slab < after - before
     assert 0.7 * after < predicted < 1.4 * after
+
+
+def test_a_saved_package_segments_a_real_image_the_same_however_its_axes_lie(real_data: Path, tmp_path: Path) -> None:
+    from LKSegmentLib import networks, packages
+    from LKSegmentLib.volumes import read_volume
+
+    path = real_data / "01_ct_abdomen_multiorgan" / "ct.nii.gz"
+    if not path.is_file():
+        pytest.skip("case 01 is not here")
+    volume = read_volume(path)
+    torch.manual_seed(0)
+    options = {"feature_sizes": [8, 8, 8, 8], "depths": [1, 1, 1]}
+    network = networks.create("lk_click", in_channels=1, out_channels=3, **options).eval()
+    with torch.no_grad():
+        # Random weights, moved so that every class wins somewhere.
+        network.head.bias -= network(torch.rand(1, 1, 32, 32, 32)).mean(dim=(0, 2, 3, 4))
+    folder = packages.save(
+        tmp_path / "random",
+        network="lk_click",
+        options=options,
+        state_dict=network.state_dict(),
+        labels=["one", "two"],
+        spacing=(4.0, 4.0, 4.0),
+        window=(48, 48, 48),
+        overlap=0.25,
+        intensity={"rule": "ct", "window": [-160, 240]},
+        licence="none: random weights",
+    )
+    labels = segment(volume, packages.load(folder))
+    assert labels.grid == volume.grid and len(np.unique(labels.array)) == 3
+    # The same image stored with k, j, i running along the old i, k (backwards), j.
+    axes = np.array([[0, 0, 1, 0], [1, 0, 0, 0], [0, -1, 0, volume.grid.shape[0] - 1], [0, 0, 0, 1.0]])
+    turned = Volume(volume.array.transpose(2, 0, 1)[:, ::-1], volume.ijk_to_ras @ axes)
+    expected = labels.array.transpose(2, 0, 1)[:, ::-1]
+    # Canonical axes undo the turn exactly; only the rounding of the geometry may move a tie.
+    assert (segment(turned, packages.load(folder)).array != expected).mean() < 1e-4
