@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from LKSegmentLib.cli import bench, click, demo, doctor, evaluate, inspect, models, networks, segment, train
+from LKSegmentLib.cli import (
+    bench,
+    click,
+    demo,
+    doctor,
+    evaluate,
+    import_checkpoint,
+    inspect,
+    models,
+    networks,
+    segment,
+    train,
+)
 from LKSegmentLib.cli.command import Command
 
 COMMANDS: tuple[Command, ...] = (
@@ -13,6 +25,7 @@ COMMANDS: tuple[Command, ...] = (
     segment.COMMAND,
     click.COMMAND,
     inspect.COMMAND,
+    import_checkpoint.COMMAND,
     train.COMMAND,
     evaluate.COMMAND,
     bench.COMMAND,

@@ -19,9 +19,9 @@ _EXAMPLE = (
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("checkpoint", metavar="CHECKPOINT", help=".pt or .pth (also of nnU-Net v2), or .safetensors; no code in it is run")
+    add("checkpoint", metavar="CHECKPOINT", help=".pt or .pth (also nnU-Net v2), or .safetensors; no code in it is run")
     add("--network", metavar="NAME", help="the network it must be (default: recognised by its tensors)")
-    add("--labels", metavar="NAMES", help="what the outputs are: names with commas between, or a JSON file (dataset.json)")
+    add("--labels", metavar="NAMES", help="what the outputs are: names with commas between, or a dataset.json")
     add("--regions", action="store_true", help="the outputs may overlap (sigmoid) and are decided one by one")
     add("--plans", metavar="FILE", help="plans.json of nnU-Net v2: spacing, window and intensities of the training")
     add("--configuration", metavar="NAME", help="which configuration of the plans (default: 3d_fullres)")
