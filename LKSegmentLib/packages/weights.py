@@ -49,6 +49,8 @@ def create(
         # Building draws random numbers; whoever trains in this process must not notice.
         with torch.random.fork_rng(devices=[]), torch.device(device):
             return networks.create(network, in_channels=in_channels, out_channels=out_channels, **options)
+    except InputError as error:  # already a sentence
+        raise InputError(f"{where}: {error}") from error
     except CONSTRUCTOR_ERRORS as error:
         raise InputError(
             f'{where}: the network "{network}" cannot be built with the options {dict(options)!r:.200} ({error}): '
