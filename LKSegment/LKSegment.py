@@ -6,6 +6,7 @@ subset of PythonQt and PySide (docs/panel.md), so that its buttons can be presse
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,32 @@ from LKSegmentLib.errors import LKSegmentError  # noqa: E402 (after the line abo
 
 POLL_MILLISECONDS = 30
 DEBOUNCE_MILLISECONDS = 150
+DEVICE_SETTING = "LKSegment/Device"
+INTERPRETER_SETTING = "LKSegment/WorkerPython"
+BUTTONS = {
+    "positivePointButton": "place",
+    "negativePointButton": "place",
+    "undoPointButton": "undo",
+    "segmentVolumeButton": "segment",
+    "acceptButton": "accept",
+    "cancelButton": "cancel",
+    "stopButton": "stop",
+    "overlayCheckBox": "overlay",
+}
+"""The button, and the action that `PanelSession.why_not` knows."""
+DEVICE_SETTING = "LKSegment/Device"
+INTERPRETER_SETTING = "LKSegment/WorkerPython"
+BUTTONS = {
+    "positivePointButton": "place",
+    "negativePointButton": "place",
+    "undoPointButton": "undo",
+    "segmentVolumeButton": "segment",
+    "acceptButton": "accept",
+    "cancelButton": "cancel",
+    "stopButton": "stop",
+    "overlayCheckBox": "overlay",
+}
+"""The button, and the action that `PanelSession.why_not` knows."""
 DEVICE_SETTING = "LKSegment/Device"
 INTERPRETER_SETTING = "LKSegment/WorkerPython"
 BUTTONS = {
@@ -247,6 +274,8 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self._stop_watching_state is not None:
             self._stop_watching_state()
             self._stop_watching_state = None
+        with contextlib.suppress(LKSegmentError):  # the scene may be half gone
+            self.session.leave()
         self.session.close()
 
     def onReload(self) -> None:
@@ -314,6 +343,7 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def on_points(self, _caller: Any, _event: Any) -> None:
         self.request_timer.stop()  # several points in quick succession are one request
+        self.session.follow_points()
         self.show_all()
 
     def on_segments(self, _caller: Any, _event: Any) -> None:
@@ -373,6 +403,7 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         select_node(ui.segmentationSelector, session.state.target_segmentation)
         models = [(entry.title or name, name) for name, entry in session.models.items()]
         fill(ui.modelComboBox, models, session.state.model)
+        ui.modelComboBox.setToolTip(about_model(session.models.get(session.state.model)))
         fill(ui.overlayMapComboBox, [(name, name) for name in session.map_names], session.map_name)
         set_quietly(ui.overlayCheckBox, "setChecked", session.state.overlay_visible)
         set_quietly(ui.overlayOpacitySlider, "setValue", session.state.overlay_opacity)
@@ -419,9 +450,21 @@ def hint(session: Any) -> str:
     """What to do next, while nothing else is to be said."""
     if session.model_kind == "volume":
         return session.why_not("segment") or _("Press 'Segment whole volume'.")
+    missing = session.why_not("place")
+    if missing or session.has_preview:
+        return missing
     if session.points():
-        return ""
-    return session.why_not("place") or _("Press 'Include' and click on the structure in a slice view.")
+        return _("This scene has points: press 'Include' to segment what they point at.")
+    return _("Press 'Include' and click on the structure in a slice view.")
+
+
+def about_model(entry: Any) -> str:
+    """What the chosen model is, for its tooltip."""
+    if entry is None:
+        return _("The network that segments.")
+    return _("{summary} Licence of the weights: {licence}.").format(
+        summary=entry.summary, licence=entry.licence
+    ).strip()
 
 
 def current_data(combo: Any) -> str:

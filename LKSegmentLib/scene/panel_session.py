@@ -79,6 +79,7 @@ class PanelSession:
         self.status = ""
         self._requests = SceneRequests(make_engine)
         self._asked = NOTHING
+        self._follows_points = False
         self._result: ClickResult | None = None
         self._preview_voxels = 0
         remove_left_over_previews(context)
@@ -183,11 +184,18 @@ class PanelSession:
         self._requests.stop()
 
     def needs_mask(self) -> bool:
-        """Whether image, model, device or points are not those of the last request, or maps are wanted and missing."""
+        """Whether image, model, device or points are not those of the last request, or maps are wanted and missing.
+
+        Not before somebody has placed or moved a point: a scene that brings points along starts nothing by itself.
+        """
         wanted = self._wanted()
-        if wanted.points and self._why_not_run("click"):
+        if not self._follows_points or (wanted.points and self._why_not_run("click")):
             return False
         return wanted[:4] != self._asked[:4] or (wanted.with_maps and not self._asked.with_maps)
+
+    def follow_points(self) -> None:
+        """Somebody works with the points: from now on the preview follows them."""
+        self._follows_points = True
 
     def _wanted(self) -> Request:
         points, volume = tuple(self.points()), self.state.input_volume
@@ -201,6 +209,8 @@ class PanelSession:
         Raises InputError when the volume cannot be used.
         """
         self._asked = asked = self._wanted()
+        if asked.volume_id != self._requests.volume_id:
+            self._result = None  # its maps are of another image
         if not asked.points:
             self.stop()
             self._remove_preview()
@@ -318,6 +328,7 @@ class PanelSession:
 
     def undo_point(self) -> None:
         """Take back the last point; the mask before it is shown. Raises InputError as `request_mask`."""
+        self.follow_points()
         prompts.undo_last(self.state.positive_points, self.state.negative_points)
         self.request_mask()
 
@@ -339,6 +350,7 @@ class PanelSession:
             nodes = list(prompts.create_point_nodes(self.context, "LKSegment"))
             self.state.positive_points, self.state.negative_points = nodes
         prompts.start_placing(self.context, nodes[0] if positive else nodes[1])
+        self.follow_points()
         self._requests.engine.start()
 
     def stop_placing(self) -> None:
@@ -367,5 +379,5 @@ class PanelSession:
     def on_scene_closing(self) -> None:
         """What belongs to the scene is let go; the worker stays warm."""
         self._requests.close_image()
-        self._asked, self._result = NOTHING, None
+        self._asked, self._result, self._follows_points = NOTHING, None, False
         self.map_names, self.map_name, self.status, self._preview_voxels = [], "", "", 0

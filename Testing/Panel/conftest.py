@@ -21,7 +21,8 @@ MODELS = (("click_model", "A click model", "click"), ("volume_model", "A volume 
 
 
 def entries() -> list[Any]:
-    return [types.SimpleNamespace(name=name, title=title, kind=kind) for name, title, kind in MODELS]
+    about = {"summary": "Made for tests.", "licence": "CC0"}
+    return [types.SimpleNamespace(name=name, title=title, kind=kind, **about) for name, title, kind in MODELS]
 
 
 @pytest.fixture

@@ -409,6 +409,22 @@ def test_point_list_deleted(panel: Panel) -> None:
     assert [point.ras for point in panel.session.points()] == [BESIDE]
 
 
+def test_a_scene_that_brings_points_starts_nothing_by_itself(panel: Panel) -> None:
+    panel.click(True, INSIDE)
+    panel.module.reload()
+    panel.host.wait(0.4)
+    assert panel.session.job is None
+    assert not panel.session.has_preview
+    assert panel.status == "This scene has points: press 'Include' to segment what they point at."
+    panel.host.press(panel.ui.positivePointButton)
+    panel.settle()
+    assert panel.session.has_preview
+
+
+def test_the_chosen_model_says_what_it_is(panel: Panel) -> None:
+    assert panel.ui.modelComboBox.toolTip() == "Made for tests. Licence of the weights: CC0."
+
+
 def test_another_panel_state_is_shown(panel: Panel) -> None:
     """As when a saved scene is loaded, or a script sets the parameter node."""
     panel.session.state.model = "volume_model"
