@@ -37,7 +37,7 @@ def export_package(
         labels=[{"name": "structure"}],
         window=WINDOW,
         licence="Apache-2.0",
-        intensity={},
+        intensity={"rule": "none"},
         options={"in_channels": len(CHANNELS), "out_channels": 1},
         precision="float16",
         overwrite=overwrite,
