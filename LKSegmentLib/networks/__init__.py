@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-__all__ = ["create", "describe", "export_official", "facts", "load_official", "names", "options"]
+__all__ = ["create", "describe", "export_official", "facts", "load_official", "names", "options", "table"]
 
 
 def describe(name: str) -> dict[str, Any]:
@@ -22,6 +22,13 @@ def describe(name: str) -> dict[str, Any]:
     from LKSegmentLib.networks import description
 
     return description.describe(name)
+
+
+def table() -> list[dict[str, Any]]:
+    """A row for each network, as `lksegment networks` lists them; see `description.table`."""
+    from LKSegmentLib.networks import description
+
+    return description.table()
 
 
 def load_official(network: nn.Module, state_dict: Mapping[str, Any]) -> nn.Module:

@@ -61,6 +61,18 @@ def fraction(option: str, value: Any) -> float:
     return float(value)
 
 
+def number(option: str, value: Any, minimum: float = 0.0) -> float:
+    """Return `value` as a finite number of at least `minimum`.
+
+    Raises:
+        InputError: it is not.
+    """
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not minimum <= value < float("inf"):
+        raise InputError(f"{option}={value!r} is not allowed. Use a number of at least {minimum:g}.")
+    return float(value)
+
+
 def whole_list(
     option: str, values: Any, length: int | None = None, minimum: int = 1, multiple: int = 1
 ) -> tuple[int, ...]:

@@ -24,7 +24,7 @@ from LKSegmentLib.operators import PointwiseConv3d
 
 from .blocks import ChannelLayerNorm, DynamicLargeKernelBlock
 from .blocks.residual import OutputBlock, SkipBlock, UpBlock
-from .constraints import check_input, fraction, one_of, switch, whole, whole_list
+from .constraints import check_input, fraction, number, one_of, switch, whole, whole_list
 from .dnet import Selection, through_blocks
 from .receptive_field import Line, StageField
 
@@ -69,6 +69,7 @@ class DLKNETR(nn.Module):
         widths = whole_list("feature_sizes", feature_sizes, length=5)
         whole_list("feature_sizes", widths[:4], minimum=2, multiple=2)
         one_of("selection", selection, get_args(Selection))
+        number("layer_scale", layer_scale)
         rates = torch.linspace(0, fraction("drop_path_rate", drop_path_rate), sum(self.depths), device="cpu")
         self.deep_supervision = switch("deep_supervision", deep_supervision)
         self.decoder = _Decoder(in_channels, out_channels, widths, deep_supervision)

@@ -29,7 +29,7 @@ from LKSegmentLib.operators import PointwiseConv3d
 from .blocks import ChannelLayerNorm, DynamicLargeKernelBlock
 from .blocks.feature_fusion import DynamicFeatureFusion
 from .blocks.salience import SalienceLayer, SalienceNorm
-from .constraints import check_input, fraction, one_of, switch, whole, whole_list
+from .constraints import check_input, fraction, number, one_of, switch, whole, whole_list
 from .receptive_field import Line, StageField
 
 Selection = Literal["sum", "per_kernel"]
@@ -80,6 +80,7 @@ class DNet(nn.Module):
             raise InputError(f"feature_sizes={feature_sizes!r} has too few stages. Give at least 2.")
         counts = whole_list("depths", depths, length=len(widths))
         one_of("selection", selection, get_args(Selection))
+        number("layer_scale", layer_scale)
         one_of("salience_norm", salience_norm, get_args(SalienceNorm))
         switch("deep_supervision", deep_supervision)
         self.feature_sizes, self.depths = widths, counts

@@ -172,7 +172,7 @@ def test_training_reaches_every_parameter() -> None:
     torch.manual_seed(0)
     network = networks.create("msa2net", in_channels=1, out_channels=3).train()
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-2)
-    image = random_image(2, 1, 1, 224, 224)
+    image = random_image(1, 1, 1, 224, 224)
     for _ in range(3):
         optimiser.zero_grad()
         network(image).square().mean().backward()

@@ -31,6 +31,8 @@ def test_options_are_checked_against_the_constructor() -> None:
         networks.create("lka_unet", in_channels=1, out_channels=2, deep_supervision="no")
     with pytest.raises(InputError, match="in_channels=0"):
         networks.create("dnet", in_channels=0, out_channels=2)
+    with pytest.raises(InputError, match="layer_scale='small' is not allowed. Use a number"):
+        networks.create("dlknetr", in_channels=1, out_channels=2, layer_scale="small")
     with pytest.raises(InputError, match="whole number"):
         networks.create("lka_unet", in_channels=1, out_channels=2.0)
 
@@ -79,7 +81,7 @@ def test_what_a_baseline_needs_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_table_has_a_row_for_each_network() -> None:
-    rows = description.table()
+    rows = networks.table()
     assert tuple(row["name"] for row in rows) == networks.names()
     assert all(row["params"] > 0 and row["macs"] > 0 for row in rows)
 

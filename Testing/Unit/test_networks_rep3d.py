@@ -202,7 +202,7 @@ def reference(w: dict[str, Tensor], image: Tensor, depths: tuple[int, ...]) -> T
 @pytest.mark.parametrize("kernel_size", [5, 21])
 def test_the_whole_network_agrees_with_a_second_implementation(kernel_size: int) -> None:
     network = randomise(small(deploy=True, kernel_size=kernel_size))
-    image = random_image(1, 2, 32, 48, 32)
+    image = random_image(1, 2, 32, 48 if kernel_size == 5 else 32, 32)
     with torch.no_grad():
         assert_close(network(image), reference(network.state_dict(), image, SMALL["depths"]))
 
