@@ -25,6 +25,7 @@ _MAP_NAME = "LKSegment.map"
 _SHOWN = "LKSegment.overlayShown"
 _USER_FOREGROUND = "LKSegment.userForeground"
 _USER_OPACITY = "LKSegment.userForegroundOpacity"
+_USER_CLIPPING = "LKSegment.userClipping"
 _IMAGE = "LKSegment.image"
 
 # Layers 0 to 2 are background, foreground and label.
@@ -77,6 +78,9 @@ def display_for(
     if (passport or {}).get("neutral") == 0 and (finite < 0).any():
         reach = max(abs(low), abs(high)) or 1.0
         return MapDisplay((-reach, reach) if window is None else (low, high), threshold, "LKSegment diverging")
+    lowest = ((passport or {}).get("range") or (None,))[0]
+    if window is None and isinstance(lowest, (int, float)) and 0.0 <= low - lowest < 0.02 * (high - low):
+        low = float(lowest)  # 0, not 1.6e-09
     if high - low <= 1e-12 * max(1.0, abs(high)):
         high = low + 1.0  # a constant map still needs a window
     return MapDisplay((low, high), low + 0.5 * (high - low) if threshold is None else threshold)
@@ -173,6 +177,10 @@ def show(context: SceneContext, node: Node, opacity: float, extra: Sequence[Node
         if composite.GetAttribute(_SHOWN) is None:
             composite.SetNodeReferenceID(_USER_FOREGROUND, composite.GetForegroundVolumeID())
             composite.SetAttribute(_USER_OPACITY, repr(composite.GetForegroundOpacity()))
+            if hasattr(composite, "SetClipToBackgroundVolume"):
+                # A map covers the windows the network saw, which reach beyond the image.
+                composite.SetAttribute(_USER_CLIPPING, str(int(composite.GetClipToBackgroundVolume())))
+                composite.SetClipToBackgroundVolume(True)
         composite.SetAttribute(_SHOWN, node.GetID())
         composite.SetForegroundVolumeID(node.GetID())
         composite.SetForegroundOpacity(float(opacity))
@@ -202,12 +210,14 @@ def hide(context: SceneContext) -> None:
             user = composite.GetNodeReference(_USER_FOREGROUND)
             composite.SetForegroundVolumeID(user.GetID() if is_in_scene(user, context.scene) else None)
             composite.SetForegroundOpacity(float(composite.GetAttribute(_USER_OPACITY) or 0.0))
+        if composite.GetAttribute(_USER_CLIPPING) is not None:
+            composite.SetClipToBackgroundVolume(composite.GetAttribute(_USER_CLIPPING) == "1")
         for layer in _extra_layers(composite):
             if _is_map(composite.GetNthLayerVolume(layer)):
                 composite.SetNthLayerVolumeID(layer, None)
         composite.SetNodeReferenceID(_USER_FOREGROUND, None)
-        composite.RemoveAttribute(_USER_OPACITY)
-        composite.RemoveAttribute(_SHOWN)
+        for attribute in (_USER_OPACITY, _USER_CLIPPING, _SHOWN):
+            composite.RemoveAttribute(attribute)
         composite.EndModify(was_modifying)
 
 

@@ -89,6 +89,16 @@ def test_a_view_the_user_changed_meanwhile_is_left_alone(showing):
     assert showing.composites[1].GetForegroundVolumeID() is None
 
 
+@pytest.mark.parametrize("clipped", [False, True])
+def test_a_map_is_not_drawn_beyond_the_image_while_it_is_shown(showing, clipped):
+    for composite in showing.composites:
+        composite.SetClipToBackgroundVolume(clipped)
+    overlays.show(showing.context, showing.node(), 0.6)
+    assert all(composite.GetClipToBackgroundVolume() for composite in showing.composites)
+    overlays.hide(showing.context)
+    assert all(composite.GetClipToBackgroundVolume() is clipped for composite in showing.composites)
+
+
 def test_deleted_overlays_and_deleted_user_volumes_are_survived(showing):
     node = showing.node()
     overlays.show(showing.context, node, 0.6)
@@ -156,6 +166,8 @@ def test_windows_and_colours_fit_the_numbers():
     assert overlays.display_for(gate, window=(0, 1), threshold=0.1).threshold == 0.1
     signed = overlays.display_for(np.linspace(-3, 1, 1000), {"neutral": 0}, percentiles=(0, 100))
     assert signed == overlays.MapDisplay((-3.0, 3.0), None, "LKSegment diverging")
+    nearly = overlays.display_for(np.linspace(1e-9, 0.6, 1000), {"range": [0.0, 1.0]}, percentiles=(0, 100))
+    assert nearly.window == pytest.approx((0.0, 0.6))
     constant = overlays.display_for(np.full(10, 4.0))
     assert constant.window == (4.0, 5.0)
     assert (
