@@ -50,7 +50,7 @@ class Rep3D(nn.Module):
         hidden_size: channels of the bottleneck.
         kernel_size: edge of the depth-wise kernels, odd.
         lrbm: the mask on the kernels: `"learned"` (our definition), `"fixed"` (the published prior),
-            `"none"`, `"per_channel"`; see `ReceptiveBiasConv3d`.
+            `"none"`, `"per_channel"`, `"grad"`; see `ReceptiveBiasConv3d`.
         deploy: the weights to be loaded are baked; no mask is applied. Tensors of the generator remain, as in
             the authors' deployed models.
         learn_beta: make the prior's exponent a parameter (ours).

@@ -251,6 +251,21 @@ def test_training_reaches_every_parameter_and_never_overwrites_the_kernels(lrbm:
     assert all(block.dwconv.weight is kernels[name] for name, block in network.blocks().items())
 
 
+def test_grad_leaves_the_kernel_and_scales_its_gradient() -> None:
+    torch.manual_seed(0)
+    scaled, plain = ReceptiveBiasConv3d(3, 5, lrbm="grad"), ReceptiveBiasConv3d(3, 5, lrbm="none")
+    plain.load_state_dict(scaled.state_dict())
+    x = random_image(1, 3, 8, 8, 8)
+    a, b = scaled(x), plain(x)
+    assert torch.equal(a, b)
+    a.square().sum().backward()
+    b.square().sum().backward()
+    assert_close(scaled.dwconv.weight.grad, plain.dwconv.weight.grad * scaled.prior(), 1e-3)
+    before = scaled.dwconv.weight.detach().clone()
+    scaled.bake()
+    assert torch.equal(scaled.dwconv.weight, before)
+
+
 def test_passes_do_not_compound_the_mask() -> None:
     network = randomise(small())
     image = random_image(1, 2, 32, 32, 32)
@@ -291,7 +306,7 @@ def test_what_it_cannot_take_is_refused() -> None:
         small().eval()(random_image(1, 2, 40, 32, 32))
     with pytest.raises(InputError, match="at least 32"):
         small().eval()(random_image(1, 2, 16, 32, 32))
-    with pytest.raises(InputError, match="'learned', 'fixed', 'none', 'per_channel'"):
+    with pytest.raises(InputError, match="'learned', 'fixed', 'none', 'per_channel', 'grad'"):
         small(lrbm="learnt")
     with pytest.raises(InputError, match="odd"):
         small(kernel_size=20)

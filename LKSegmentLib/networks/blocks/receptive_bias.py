@@ -20,7 +20,7 @@ from LKSegmentLib.operators import DepthwiseConv3d, depthwise_conv3d
 
 from .layer_norm import ChannelLayerNorm
 
-LRBM = Literal["learned", "fixed", "none", "per_channel"]
+LRBM = Literal["learned", "fixed", "none", "per_channel", "grad"]
 
 
 def tap_distances(kernel_size: int, device: torch.device | None = None) -> Tensor:
@@ -70,7 +70,8 @@ class ReceptiveBiasConv3d(nn.Module):
         kernel_size: K, odd.
         lrbm: `"learned"`: as above. `"fixed"`: M = P. `"none"`: M = 1. `"per_channel"` (the paper's
             "depth-wise convolutions"): generator of n channels, normalised over the channels of each tap; one
-            mask a channel.
+            mask a channel. `"grad"`: W acts as it is and its gradient is multiplied by P, as a gradient-scaling
+            optimiser would (multiplying W by M makes the effective step M², not M).
         deploy: take the stored kernel as it is (baked, or the authors' deployed weights).
         learn_beta: make the prior's exponent a parameter (ours; the published code fixes it at 1).
 
@@ -114,11 +115,11 @@ class ReceptiveBiasConv3d(nn.Module):
         return receptive_prior(distances, self.beta)
 
     def mask(self) -> Tensor:
-        """M: (1 or channels, 1, K, K, K), to be multiplied with the kernel."""
+        """M: (1 or channels, 1, K, K, K), to be multiplied with the kernel (`"grad"`: with its gradient)."""
         prior = self.prior()[None, None]
         if self.lrbm == "none":
             return torch.ones_like(prior)
-        if self.lrbm == "fixed":
+        if self.lrbm in ("fixed", "grad"):
             return prior
         shared = prior.expand(-1, self.prior_conv.in_channels, -1, -1, -1)
         squashed = torch.sigmoid(self.norm_w(self.prior_conv(shared)))
@@ -127,7 +128,13 @@ class ReceptiveBiasConv3d(nn.Module):
 
     def kernel(self) -> Tensor:
         """The weights that act: (channels, 1, K, K, K)."""
-        return self.dwconv.weight if self.deploy else self.dwconv.weight * self.mask()
+        weight = self.dwconv.weight
+        if self.deploy:
+            return weight
+        if self.lrbm == "grad":
+            scaled = weight * self.mask().detach()
+            return weight.detach() + (scaled - scaled.detach())  # the value of W, the slope of W · P
+        return weight * self.mask()
 
     @torch.no_grad()
     def bake(self) -> None:

@@ -65,7 +65,6 @@ FACTS = NetworkFacts(
         "The mask generator normalises over the kernel's taps and starts at the fixed prior (ours).",
         "The head takes feature_sizes[0] channels; the released one always 48.",
         "The prior is computed, not stored; exporting to the published layout writes it out.",
-        "The 'grad' variant (gradients scaled by the prior) is not provided.",
     ),
     remarks=(
         "Raw and baked weights are kept apart by `deploy` and by a marker in the state dict. The authors' "
