@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from LKSegmentLib.errors import InputError
@@ -21,7 +22,9 @@ def swin_unetr(in_channels: int = 1, out_channels: int = 2, feature_size: int = 
     """SwinUNETR; `feature_size` is a multiple of 12."""
     nets = _monai()
     width = whole("feature_size", feature_size, minimum=12, multiple=12)
-    network = nets.SwinUNETR(in_channels=in_channels, out_channels=out_channels, feature_size=width)
+    with torch.device("cpu"):  # its constructor computes with its tensors, which the meta device cannot
+        network = nets.SwinUNETR(in_channels=in_channels, out_channels=out_channels, feature_size=width)
+    network = network.to(torch.get_default_device())
     return _with_sizes(network, "SwinUNETR", in_channels, multiple=32, minimum=64)
 
 
