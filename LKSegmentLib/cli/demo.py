@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 _MODEL = "lk_click"
 _ORGAN = "liver"
-_CLICKS = 4  # on the synthetic abdomen, where the truth is known and mistakes can be corrected
+# On the synthetic abdomen the truth is known, and mistakes can be corrected, until a person would be content.
+_CLICKS = 4
+_CONTENT = 0.9
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -162,7 +164,8 @@ def _clicked(
             return points, result, scores
         scores.append(round(dice(mask, truth), 3))
         screen.say(f"{told}, Dice {scores[-1]:.2f} against the known {_ORGAN}")
-        correction = correcting_click(truth, mask) if len(points) < _CLICKS else None
+        content = scores[-1] >= _CONTENT or len(points) == _CLICKS
+        correction = None if content else correcting_click(truth, mask)
         if correction is None:
             return points, result, scores
         r, a, s = (round(float(value), 1) for value in volume.grid.ras_of(correction[0][::-1]))
