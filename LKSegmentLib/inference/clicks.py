@@ -28,7 +28,8 @@ Mask = NDArray[np.bool_]
 Progress = Callable[[str, float], None]
 
 _ZOOM = 1.5  # how much wider the next window is
-_MARGIN = 1.25  # a window is at least this much wider than the mask and the clicks in it
+_MARGIN = 1.5  # a window is this much wider than the mask and the click it is laid around
+_SMALL = 1 / 3  # of the window's edge: a first mask smaller than this is looked at more closely
 _TOUCHING = 4  # voxels on an inner face of the window, from which on the structure is taken to go on outside
 _REMEMBERED = 32  # prefixes of clicks
 
@@ -169,55 +170,95 @@ class ClickModelSession:
     def _after(
         self, clicks: tuple[Point, ...], before: ClickState | None, cancelled: Callable[[], bool] | None
     ) -> ClickState:
-        """One more click: choose the window, ask the network, widen the window while the mask runs out of it."""
-        window = self._first_window(clicks[-1]) if before is None else self._next_window(clicks[-1], before)
-        while True:
+        """One more click: choose the window, ask the network, look wider or closer if the mask asks for it."""
+
+        def look(window: ClickWindow) -> _Look:
             if cancelled is not None and cancelled():
                 raise Cancelled("The click was cancelled.")
             inputs = self._inputs(window, clicks, before)
-            logits = self._logits(inputs)
-            if window.covers_volume or not _runs_out(logits > 0, window):
-                break
-            window = self._wider(window, logits > 0)
-        answer = window.spread(logits) > 0
-        return ClickState(self._pasted(answer, window.volume_box, before), window, inputs)
+            return _Look(window, inputs, self._logits(inputs))
 
-    def _first_window(self, click: Point) -> ClickWindow:
-        return self._window(self._voxel(click), self._finest_step)
+        if before is None:
+            best = self._first_look(look, clicks[0])
+        else:
+            best = look(self._next_window(clicks[-1], before))
+            if best.runs_out:
+                # One step wider, and only if the structure ends there: a correction must not flood the image.
+                wider = look(self._wider(best))
+                best = best if wider.runs_out else wider
+        answer = best.window.spread(best.logits) > 0
+        return ClickState(self._pasted(answer, best.window.volume_box, before), best.window, best.inputs)
+
+    def _first_look(self, look: Callable[[ClickWindow], _Look], click: Point) -> _Look:
+        """The size of the structure is not known yet: from a middling window to wider or to closer ones."""
+        first = best = look(self._window(self._voxel(click), self._first_step))
+        while best.runs_out:
+            wider = look(self._wider(best))
+            if wider.window.step <= best.window.step:
+                break
+            best = wider
+        if best.window.covers_volume and best.share > 0.25 and not first.window.covers_volume:
+            return first  # the answer floods the image: keep to what is near the click
+        while 0 < best.extent < _SMALL * self._edge and best.window.step > self._finest_step:
+            closer = look(self._closer(best, click))
+            if closer.runs_out or not closer.share:
+                break
+            best = closer
+        return best
 
     @property
     def _finest_step(self) -> float:
         return float(np.median(self._grid.spacing))
 
+    @property
+    def _widest_step(self) -> float:
+        """At which one window shows the whole volume."""
+        extent = np.array(self._grid.shape) * np.array(self._grid.spacing[::-1])
+        return max(float(extent.max()) / self._edge, self._finest_step)
+
+    @property
+    def _first_step(self) -> float:
+        """A window of a quarter of the volume's longest edge: most structures fit, few get lost in it."""
+        return max(self._finest_step, self._widest_step / 4)
+
     def _window(self, centre: NDArray[np.float64], step: float) -> ClickWindow:
         """A window near ``centre`` that does not hang out of the volume more than it must."""
+        step = float(np.clip(step, self._finest_step, self._widest_step))
         size = np.array(self._grid.shape, float)
         half = self._edge / 2 * step / np.array(self._grid.spacing[::-1])
-        inside = np.clip(centre, half - 0.5, size - 0.5 - half)
-        return ClickWindow(self._grid, _triple(np.where(2 * half >= size, (size - 1) / 2, inside)), step, self._edge)
+        low, high = half - 0.5, size - 0.5 - half
+        inside = np.where(low > high, (size - 1) / 2, np.clip(centre, np.minimum(low, high), np.maximum(low, high)))
+        return ClickWindow(self._grid, _triple(inside), step, self._edge)
 
     def _next_window(self, click: Point, before: ClickState) -> ClickWindow:
-        """The last window while click and mask sit well in it, else one around both, wider or closer."""
+        """The last window while click and mask sit well in it, else one around both."""
         voxel = self._voxel(click)
         low, high = voxel.copy(), voxel.copy()
         if before.mask.array.size:
             low = np.minimum(low, before.mask.lower)
             high = np.maximum(high, np.add(before.mask.lower, before.mask.array.shape) - 1)
         extent = (high - low + 1) * np.array(self._grid.spacing[::-1])
-        step = max(self._finest_step, _MARGIN * float(extent.max()) / self._edge)
+        step = float(np.clip(_MARGIN * extent.max() / self._edge, self._finest_step, self._widest_step))
         border = self._edge / 16
         inner = before.window.position_of(voxel)
         sits = all(border <= place <= self._edge - 1 - border for place in inner) or before.window.covers_volume
-        if sits and before.window.step < _ZOOM * step:
+        if sits and 1 / _ZOOM <= before.window.step / step <= _ZOOM:
             return before.window
-        return self._window((low + high) / 2, step if before.window.step >= _ZOOM * step else max(step, before.window.step))
+        return self._window((low + high) / 2, step)
 
-    def _wider(self, window: ClickWindow, mask: Mask) -> ClickWindow:
+    def _wider(self, look: _Look) -> ClickWindow:
         """A wider window, moved half way towards the middle of the mask."""
-        filled = np.argwhere(mask)
-        middle = (filled.min(0) + filled.max(0)) / 2 - (self._edge - 1) / 2
+        window = look.window
+        middle = look.middle - (self._edge - 1) / 2
         centre = np.array(window.centre) + 0.5 * middle * np.array(window.ratios)
         return self._window(centre, window.step * _ZOOM)
+
+    def _closer(self, look: _Look, click: Point) -> ClickWindow:
+        """A window in which the small mask takes up half of the edge, around mask and click."""
+        window = look.window
+        middle = np.array(window.centre) + (look.middle - (self._edge - 1) / 2) * np.array(window.ratios)
+        step = max(2 * look.extent * window.step / self._edge, window.step / _ZOOM**2)
+        return self._window((middle + self._voxel(click)) / 2, step)
 
     def _inputs(
         self, window: ClickWindow, clicks: tuple[Point, ...], before: ClickState | None
@@ -261,8 +302,21 @@ def _triple(values: NDArray[np.float64]) -> tuple[float, float, float]:
     return k, j, i
 
 
-def _runs_out(mask: Mask, window: ClickWindow) -> bool:
-    """Whether the mask reaches a face of the window behind which the volume goes on."""
-    return any(
-        int(np.count_nonzero(np.take(mask, index, axis=axis))) >= _TOUCHING for axis, index in window.outermost_inside()
-    )
+class _Look:
+    """What the network answered in one window."""
+
+    def __init__(self, window: ClickWindow, inputs: NDArray[np.float32], logits: NDArray[np.float32]) -> None:
+        self.window = window
+        self.inputs = inputs
+        self.logits = logits
+        mask = logits > 0
+        filled = np.argwhere(mask)
+        low, high = (filled.min(0), filled.max(0)) if len(filled) else (np.zeros(3), np.full(3, -1.0))
+        self.share = len(filled) / mask.size
+        self.extent = float((high - low + 1).max())  # voxels of the window, along its longest axis
+        self.middle = (low + high) / 2 if len(filled) else np.full(3, (window.edge - 1) / 2)
+        # Whether the mask reaches a face of the window behind which the volume goes on.
+        self.runs_out = any(
+            int(np.count_nonzero(np.take(mask, index, axis=axis))) >= _TOUCHING
+            for axis, index in window.outermost_inside()
+        )
