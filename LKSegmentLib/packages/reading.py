@@ -43,6 +43,8 @@ LOADING_ERRORS = (
     zipfile.BadZipFile,
 )
 REFUSED_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
+# Between these torch explains itself to programmers; what it found stands after the second one.
+ADVICE = re.compile(r"^Weights only load failed.*?(?:WeightsUnpickler error:|\Z)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,9 @@ def opening_bytes(path: Path) -> bytes:
 
 
 def looks_like_safetensors(path: Path, start: bytes) -> bool:
-    """Whether the file is named .safetensors, or begins with the length of a JSON header and the header."""
-    return path.suffix.lower() == ".safetensors" or (start[8:9] == b"{" and start[4:8] == b"\0\0\0\0")
+    """Whether the file begins with the length of a JSON header and the header, or is named so and nothing else."""
+    named = path.suffix.lower() == ".safetensors" and not start.startswith((b"PK", b"\x80"))
+    return named or (start[8:9] == b"{" and start[4:8] == b"\0\0\0\0")
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -143,8 +146,9 @@ def refuse_other_archives(path: Path) -> None:
 def read_pickled(path: Path) -> Any:
     """Return the content of a file of torch.save, current or legacy."""
     try:
-        with torch.serialization.safe_globals(harmless_numpy_types()):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        # An open file, because torch.load would go by the name of a path.
+        with open(path, "rb") as stream, torch.serialization.safe_globals(harmless_numpy_types()):
+            return torch.load(stream, map_location="cpu", weights_only=True)
     except MemoryError as error:
         raise InputError(f"{path} asks for more memory than this machine has: it is damaged or too large.") from error
     except LOADING_ERRORS as error:
@@ -206,19 +210,12 @@ def weights_in(loaded: Any, path: Path, entry: str | None) -> dict[str, Tensor]:
             raise InputError(
                 f"{path} holds the state of an optimizer and no weights: give the file with the network's weights."
             ) from error
-        if any(is_state_dict(value) for value in nested_values(loaded)) or not any(
-            isinstance(value, Tensor) for value in loaded.values()
-        ):
+        if not any(isinstance(value, Tensor) for value in loaded.values()):
             raise InputError(
                 f"{path} holds no state dict at its top (it holds {', '.join(map(str, loaded)) or 'nothing':.200}): "
                 "save network.state_dict() with torch.save."
             ) from error
         raise InputError(f"{path} cannot be imported: {error}") from error
-
-
-def nested_values(loaded: Mapping[Any, Any]) -> list[Any]:
-    """Return the values one level below the top."""
-    return [inner for value in loaded.values() if isinstance(value, Mapping) for inner in value.values()]
 
 
 def is_state_dict(value: Any) -> bool:
@@ -243,5 +240,5 @@ def refuse_unusual(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 def first_line(error: BaseException) -> str:
     """Return the beginning of an error's text without its closing point."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:160].rstrip(".:")
+    lines = ADVICE.sub("", str(error)).strip().splitlines() or ["it cannot be read"]
+    return lines[0].strip()[:160].rstrip(".: ")

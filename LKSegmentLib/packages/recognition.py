@@ -219,15 +219,15 @@ def lk_click(shapes: Shapes) -> Recognised:
     )
 
 
-# Tried in this order: later signatures would also match networks above them.
-SIGNATURES: dict[str, tuple[Callable[[Shapes], Recognised], tuple[str, ...]]] = {
-    "dlknetr": (dlknetr, ("decoder.DLKEncoder.", "spatial_gating_unit")),
-    "lk_click": (lk_click, ("fuse_quarter.", "spatial_gating_unit")),
-    "dnet": (dnet, ("encoder.saliency.", "spatial_gating_unit")),
-    "rep3d": (rep3d, ("rep3d.", ".dwconv.")),
-    "dalight3d": (dalight3d, ("decoder.skip_fusions.", "encoder.init_conv.")),
-    "lka_unet": (lka_unet, ("enc.0.0.0.weight", "heads.0.")),
-    "msa2net": (msa2net, ("encoder.stage1_conv_embed.", "bridge.0.units.")),
+# How to read each network, how one of its names starts, and what another contains.
+SIGNATURES: dict[str, tuple[Callable[[Shapes], Recognised], str, str]] = {
+    "dlknetr": (dlknetr, "decoder.DLKEncoder.", "spatial_gating_unit"),
+    "lk_click": (lk_click, "fuse_quarter.", "spatial_gating_unit"),
+    "dnet": (dnet, "encoder.saliency.", "spatial_gating_unit"),
+    "rep3d": (rep3d, "rep3d.", ".dwconv."),
+    "dalight3d": (dalight3d, "decoder.skip_fusions.", "encoder.init_conv."),
+    "lka_unet": (lka_unet, "enc.0.0.0.weight", "heads.0."),
+    "msa2net": (msa2net, "encoder.stage1_conv_embed.", "bridge.0.units."),
 }
 
 RELATIVES = {
@@ -238,8 +238,8 @@ RELATIVES = {
 
 def family(tensors: Mapping[str, Tensor]) -> str | None:
     """Return the name of the network whose tensor names these are, or None."""
-    for name, (_, parts) in SIGNATURES.items():
-        if all(any(key.startswith(part) or part in key for key in tensors) for part in parts):
+    for name, (_, start, part) in SIGNATURES.items():
+        if any(key.startswith(start) for key in tensors) and any(part in key for key in tensors):
             return name
     return None
 
