@@ -1,7 +1,8 @@
-"""What ITK's readers do not notice about a file: voxels that are missing, headers it repairs by guessing.
+"""What ITK's readers do not notice about a file: voxels that are missing, headers it repairs by guessing or dies of.
 
 ITK fills the missing part of a cut-off NIfTI, GIPL, VTK or BMP file with whatever was in memory, reads a damaged
 compressed MetaImage likewise, and takes a NIfTI voxel size of 0 for 1 mm; writing NIfTI on a full disk succeeds.
+A MetaImage whose number of dimensions is negative ends the process.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from LKSegmentLib.errors import InputError
 
 _CHUNK = 1 << 20
+_MOST_META_DIMENSIONS = 10
 _GZIP_MAGIC = b"\x1f\x8b"
 # Their voxels lie in the file as they are, after a header: all that comes before them, by pattern.
 _HEADER_OF_UNCOMPRESSED = {
@@ -24,6 +26,15 @@ _HEADER_OF_UNCOMPRESSED = {
     "VTKImageIO": re.compile(rb".*?\nLOOKUP_TABLE [^\n]*\n|.*?\n(?:COLOR_SCALARS|VECTORS|TENSORS) [^\n]*\n", re.DOTALL),
     "BMPImageIO": re.compile(rb".{54}", re.DOTALL),
 }
+
+
+def check_header(path: Path, image_io: str) -> None:
+    """Raises InputError for a header that ITK's reader (`image_io`) must not be given: it would end the process."""
+    if image_io != "MetaImageIO":
+        return
+    for number in re.findall(rb"^\s*NDims\s*=\s*([-+]?\d{1,20})", _head(path, 1 << 16, unpack=False), re.MULTILINE):
+        if not 1 <= int(number) <= _MOST_META_DIMENSIONS:
+            raise InputError(f"{path} cannot be read: its header gives {int(number)} dimensions, so it is damaged.")
 
 
 def check_file(path: Path, image_io: str, voxel_bytes: int) -> None:
@@ -130,8 +141,8 @@ def _check_meta_image(path: Path, voxel_bytes: int) -> None:
     if match is None or not re.search(rb"^\s*CompressedData\s*=\s*[Tt1]", head, re.MULTILINE):
         return  # uncompressed ones are counted by ITK itself
     local = match.group(1).upper() == b"LOCAL"
-    voxels = path if local else path.with_name(match.group(1).decode(errors="replace"))
-    if voxels.exists() and _inflated_length(voxels, match.end() if local else 0, voxel_bytes) < voxel_bytes:
+    voxels = path if local else path.parent / match.group(1).decode(errors="replace")
+    if voxels.is_file() and _inflated_length(voxels, match.end() if local else 0, voxel_bytes) < voxel_bytes:
         raise _cut_off(voxels)
 
 

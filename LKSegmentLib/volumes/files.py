@@ -6,6 +6,7 @@ there, NaN and infinite voxels of a NIfTI file are read as 0.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import shutil
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from LKSegmentLib.errors import InputError
 from LKSegmentLib.volumes.dicom import dicom_files, read_dicom_slices
 from LKSegmentLib.volumes.dicom_frames import DICOM_IO, checked_geometry
-from LKSegmentLib.volumes.file_checks import check_file, check_spacing
+from LKSegmentLib.volumes.file_checks import check_file, check_header, check_spacing
 from LKSegmentLib.volumes.native_output import native_stderr_held
 from LKSegmentLib.volumes.volume import Volume, VolumeWarning, ijk_to_ras_from_lps
 
@@ -48,7 +49,7 @@ def read_volume(
     that is not positive, a sheared NIfTI, DICOM slices with gaps, uneven spacing or gantry tilt.
     """
     source = Path(path)
-    if not source.exists():
+    if not os.path.exists(source):  # unlike Path.exists, it knows no names that are too long
         raise InputError(f"There is no file or folder {source}: check the path.")
     if source.is_file() and series is not None:
         raise InputError(f"{source} is one file: a series can be chosen in a DICOM folder only.")
@@ -99,6 +100,7 @@ def _read_file(source: Path, frame: int | None, as_channels: bool) -> tuple[Volu
         raise InputError(f"{source} is not an image, or is damaged: NRRD, NIfTI, MetaImage, DICOM and others are read.")
     reader.SetImageIO(image_io)
     reader.SetFileName(str(source))
+    check_header(source, image_io)
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
@@ -240,8 +242,8 @@ def write_volume(volume: Volume, path: str | os.PathLike[str]) -> None:
         raise InputError(
             f"{wanted} cannot be written: the volume's axes are sheared, which files cannot hold; resample it first."
         )
-    target = wanted.resolve()  # a link stays a link, to a new file
-    if target.is_dir():
+    target = Path(os.path.realpath(wanted))  # a link stays a link, to a new file
+    if os.path.isdir(target):
         raise InputError(f"{wanted} is a folder: give the name of a file.")
     partial = target.with_name(f".{uuid.uuid4().hex}.partial{suffix}")
     try:
@@ -255,6 +257,8 @@ def write_volume(volume: Volume, path: str | os.PathLike[str]) -> None:
             _write_file(volume, partial, suffix)
         os.replace(partial, target)
     except (RuntimeError, OSError, InputError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            raise InputError(f"{wanted} cannot be written: its name is too long.") from error
         free = shutil.disk_usage(target.parent).free // 2**20
         raise InputError(
             f"{wanted} could not be written whole ({free} MiB free in its folder): free some space or choose another "

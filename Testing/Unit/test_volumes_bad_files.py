@@ -203,3 +203,38 @@ def test_a_folder_without_images(tmp_path: Path, capfd: pytest.CaptureFixture[st
     (tmp_path / "folder" / "inside").mkdir()
     (tmp_path / "folder" / "notes.txt").write_text("nothing to see")
     assert "perhaps you mean one of its folders: inside" in refused(tmp_path / "folder", capfd)
+
+
+@pytest.mark.parametrize("dimensions", ["-3", "0", "11", "9" * 5000])
+def test_a_meta_image_whose_number_of_dimensions_would_end_the_process(
+    tmp_path: Path, dimensions: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "damaged.mhd"
+    path.write_text(
+        f"ObjectType = Image\nNDims = {dimensions}\nBinaryData = True\nDimSize = 6 5 4\n"
+        "ElementType = MET_UCHAR\nElementDataFile = damaged.raw\n"
+    )
+    (tmp_path / "damaged.raw").write_bytes(bytes(120))
+    assert "dimensions" in refused(path, capfd)
+
+
+def test_a_compressed_meta_image_may_keep_its_voxels_in_another_folder(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "voxels").mkdir()
+    header = write_noise(tmp_path / "voxels" / "noise.mhd", compressed=True)
+    moved = tmp_path / "noise.mhd"
+    moved.write_text(header.read_text().replace("noise.zraw", "voxels/noise.zraw"))
+    assert np.array_equal(read_volume(moved).array, NOISE)
+    voxels = tmp_path / "voxels" / "noise.zraw"
+    voxels.write_bytes(voxels.read_bytes()[:-100])
+    assert "cut off" in refused(moved, capfd)
+
+
+def test_a_name_that_is_too_long(tmp_path: Path) -> None:
+    path = tmp_path / f"{'a' * 300}.nrrd"
+    with pytest.raises(InputError, match="There is no file"):
+        read_volume(path)
+    with pytest.raises(InputError, match="its name is too long"):
+        write_volume(Volume(NOISE, np.eye(4)), path)
+    assert not list(tmp_path.iterdir())
