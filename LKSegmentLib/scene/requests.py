@@ -47,8 +47,8 @@ class SceneRequests:
 
     @property
     def is_busy(self) -> bool:
-        """Whether `poll` must be called: the newest job, or one that has been cancelled, has not ended."""
-        return any(not job.is_over for job in (*self._jobs, *self._abandoned))
+        """Whether `poll` must be called: some job's end has not been reported, or a cancelled one has not ended."""
+        return bool(self._jobs) or any(not job.is_over for job in self._abandoned)
 
     @property
     def volume_id(self) -> str | None:

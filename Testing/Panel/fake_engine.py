@@ -20,7 +20,7 @@ class FakeEngine:
     """A mask is a cube of `RADIUS` voxels around every positive point, less those around the negative ones.
 
     Attributes:
-        hold: while True, jobs report progress and do not end.
+        hold: while True, jobs report progress and do not end; `answer_one` ends the oldest all the same.
         failure: when set, the next job fails with this sentence.
         clicks: (points, with_maps) of every click request, in order.
         cancelled, closed_images: what was asked for; `is_closed`: whether `close` was called.
@@ -68,7 +68,8 @@ class FakeEngine:
     def _job(self, kind: str, image: ImageHandle, device: str) -> Job:
         assert not image.closed
         self.devices.append(device)
-        job = Job(next(self._numbers), kind, {}, image)
+        asked = {"points": self.clicks[-1][0], "maps": self.clicks[-1][1]} if kind == "click" else {}
+        job = Job(next(self._numbers), kind, asked, image)
         self._waiting.append(job)
         return job
 
@@ -87,11 +88,17 @@ class FakeEngine:
                 self._waiting.remove(job)
                 self._end(job, "failed")
             elif not self.hold:
-                job.result = self._answer(job)
-                self._waiting.remove(job)
-                self._end(job, "done")
+                self._finish(job)
         events, self._events = self._events, []
         return events
+
+    def answer_one(self) -> None:
+        self._finish(self._waiting[0])
+
+    def _finish(self, job: Job) -> None:
+        job.result = self._answer(job)
+        self._waiting.remove(job)
+        self._end(job, "done")
 
     def _end(self, job: Job, state: EventKind) -> None:
         job.state = state  # type: ignore[assignment]
@@ -105,7 +112,7 @@ class FakeEngine:
             labels[2:6, 2:6, 2:6] = 1
             labels[8:12, 2:6, 2:6] = 2
             return SegmentResult(volume.with_array(labels), ["liver", "spleen"], [])
-        points, with_maps = self.clicks[-1]
+        points, with_maps = job.message["points"], job.message["maps"]
         mask = np.zeros(volume.grid.shape, np.uint8)
         for point in sorted(points, key=lambda one: not one.positive):
             i, j, k = np.rint(volume.grid.ijk_of(np.array(point.ras))).astype(int)

@@ -256,6 +256,30 @@ def test_accept_into_a_surface_is_refused_with_a_sentence_and_nothing_is_lost(pa
     assert node.GetSegmentation().GetNumberOfSegments() == 0
 
 
+def test_accept_that_fails_leaves_no_empty_segment(panel: Panel) -> None:
+    settings = slicer.vtkMRMLSegmentEditorNode()
+    settings.SetSingletonTag("SegmentEditor")
+    settings = slicer.mrmlScene.AddNode(settings)
+    settings.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedInsideSingleSegment)
+    settings.SetMaskSegmentID("gone")
+    panel.click(True, INSIDE)
+    panel.host.press(panel.ui.acceptButton)
+    assert "has no segment 'gone'" in panel.status
+    assert panel.session.state.target_segmentation.GetSegmentation().GetNumberOfSegments() == 0
+    assert panel.session.has_preview
+
+
+def test_another_segmentation_means_a_new_segment(panel: Panel) -> None:
+    """Segment ids repeat between segmentations; the result must not land in a segment nobody chose."""
+    for name in ("one", "two"):
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+        node.GetSegmentation().AddEmptySegment("same", f"of {name}")
+    panel.host.choose(panel.ui.segmentationSelector, "one")
+    panel.host.choose(panel.ui.segmentComboBox, "of one")
+    panel.host.choose(panel.ui.segmentationSelector, "two")
+    assert panel.ui.segmentComboBox.currentText() == "New segment"
+
+
 # Whole volumes ------------------------------------------------------------------------------------------------
 
 
@@ -310,6 +334,9 @@ def test_only_the_newest_answer_is_shown(panel: Panel) -> None:
     panel.host.wait_until(lambda: len(panel.engine.clicks) == 1)
     panel.place(True, BESIDE)
     panel.host.wait_until(lambda: len(panel.engine.clicks) == 2)
+    panel.engine.answer_one()
+    panel.host.wait(0.1)
+    assert not panel.session.has_preview, "the first answer lacks the second point"
     panel.engine.hold = False
     panel.settle()
     assert panel.session.preview._voxels()[1].sum() == 2 * 7**3
@@ -417,6 +444,16 @@ def test_a_scene_that_brings_points_starts_nothing_by_itself(panel: Panel) -> No
     assert not panel.session.has_preview
     assert panel.status == "This scene has points: press 'Include' to segment what they point at."
     panel.host.press(panel.ui.positivePointButton)
+    panel.settle()
+    assert panel.session.has_preview
+
+
+def test_moving_a_point_of_a_loaded_scene_segments_it(panel: Panel) -> None:
+    panel.click(True, INSIDE)
+    panel.module.reload()
+    node = panel.session.state.positive_points
+    node.SetNthControlPointPositionWorld(0, *BESIDE)
+    node.InvokeEvent(node.PointEndInteractionEvent)
     panel.settle()
     assert panel.session.has_preview
 

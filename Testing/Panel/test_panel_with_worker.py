@@ -110,6 +110,18 @@ def test_a_killed_worker_is_one_sentence_and_the_next_point_works(panel: Panel) 
     assert panel.session.worker_facts["process"] != facts["process"]
 
 
+def test_a_python_that_does_not_exist_is_one_sentence(panel: Panel) -> None:
+    panel.ui.interpreterPathEdit.setCurrentPath("/no/such/python")
+    panel.host.press(panel.ui.restartWorkerButton)
+    panel.place(True, CENTRE)
+    _settle(panel)
+    assert panel.status.startswith("The Python interpreter '/no/such/python' cannot be started")
+    panel.ui.interpreterPathEdit.setCurrentPath("")
+    panel.host.press(panel.ui.restartWorkerButton)
+    _settle(panel)
+    assert panel.status.startswith("Preview"), panel.status
+
+
 def test_no_process_outlives_the_panel(panel: Panel) -> None:
     panel.place(True, CENTRE)
     panel.host.wait_until(lambda: bool(panel.session.worker_facts), 60.0, "the worker")

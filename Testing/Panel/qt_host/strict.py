@@ -70,15 +70,16 @@ class Complaints:
 
     def __init__(self) -> None:
         self.sentences: list[str] = []
+        self._hooks: tuple[Any, Any] = (sys.excepthook, sys.unraisablehook)
 
     def listen(self) -> None:
+        self._hooks = sys.excepthook, sys.unraisablehook
         sys.excepthook = self._on_exception
         sys.unraisablehook = self._on_unraisable
         QtCore.qInstallMessageHandler(self._on_message)
 
     def stop(self) -> None:
-        sys.excepthook = sys.__excepthook__
-        sys.unraisablehook = sys.__unraisablehook__
+        sys.excepthook, sys.unraisablehook = self._hooks
         QtCore.qInstallMessageHandler(None)
 
     def _on_exception(self, kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
