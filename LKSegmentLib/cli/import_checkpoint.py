@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
         overwrite=arguments.overwrite,
     )
     manifest = imported.manifest
-    screen.say(f"{manifest.network}: {manifest.in_channels} channels in, {manifest.out_channels} out")
+    screen.say(f"{manifest.network}: in_channels {manifest.in_channels}, out_channels {manifest.out_channels}")
     for option, value in manifest.options.items():
         screen.say(f"  {option}: {value}")
     screen.say(f"Labels: {', '.join(label.name for label in manifest.labels)}")

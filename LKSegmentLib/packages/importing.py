@@ -119,6 +119,8 @@ def import_checkpoint(
     if average_identifiers:
         average(built, found)
     warnings = list(suspicions(built, found.heads))
+    if any(tensor.dtype is torch.float64 for tensor in read.tensors.values()):
+        warnings.append("The weights are stored in double precision: they are rounded to single precision.")
     try_out(built, found.in_channels, where)
     described, output = settled_labels(dataset, found, regions, where, warnings)
     click = is_click(found)

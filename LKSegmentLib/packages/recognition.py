@@ -300,7 +300,7 @@ def settled_options(found: Recognised, given: Mapping[str, Any], where: str) -> 
     if found.network == "rep3d" and not values["deploy"] and "lrbm" in found.unseen and "lrbm" not in given:
         raise InputError(
             f"{where} holds raw Rep3D kernels without the mask they were trained under: "
-            "give --option lrbm=fixed or --option lrbm=none."
+            "give --option lrbm=fixed, lrbm=none or lrbm=grad."
         )
     return values
 

@@ -62,7 +62,7 @@ def test_what_is_written_by_hand_reaches_the_manifest_and_a_person_reads_notes(
         "--intensity", "ct:-175,250", "--option", "selection=per_kernel", "--title", "Organs", "-o", tmp_path / "m.zip",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "dnet: 1 channels in, 3 out" in done.stdout and "Note: No --licence" in done.stderr
+    assert "dnet: in_channels 1, out_channels 3" in done.stdout and "Note: No --licence" in done.stderr
     manifest = packages.load(tmp_path / "m.zip").manifest
     assert (manifest.spacing, manifest.window, manifest.title) == ((1.5, 1.5, 2.0), (64, 96, 96), "Organs")
     assert manifest.intensity.window == (-175.0, 250.0) and manifest.options["selection"] == "per_kernel"

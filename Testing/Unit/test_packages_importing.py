@@ -228,7 +228,7 @@ def test_what_no_tensor_tells_is_said_and_can_be_given(tmp_path: Path) -> None:
 
 def test_rep3d_is_raw_or_baked_by_its_own_mark_and_baked_without_one(tmp_path: Path) -> None:
     raw = built("rep3d", {**REP3D, "lrbm": "fixed"})
-    assert "lrbm=fixed or" in refused(tmp_path, raw.state_dict())
+    assert "lrbm=fixed, lrbm=none" in refused(tmp_path, raw.state_dict())
     done = imported(tmp_path, raw.state_dict(), options={"lrbm": "fixed"})
     assert done.manifest.options["deploy"] is False
     assert "deploy=False" in refused_elsewhere(tmp_path, raw.state_dict(), options={"deploy": True})
@@ -294,13 +294,24 @@ def test_statistics_that_make_the_answer_not_finite_are_refused(tmp_path: Path) 
     assert "answers noise with values that are not finite" in refused(tmp_path, tensors)
 
 
-def test_a_network_without_a_signature_is_tried_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(recognition.SIGNATURES, "lk_click")
-    options = {"feature_sizes": [8, 8, 8, 16], "depths": [1, 1, 2]}
-    tensors = built("lk_click", {**options, "in_channels": 2, "out_channels": 3}).state_dict()
-    done = imported(tmp_path, tensors, "liver,spleen", network="lk_click", options=options)
+def test_a_network_without_a_signature_is_tried_by_its_name(tmp_path: Path) -> None:
+    pytest.importorskip("monai")
+    options = {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]}
+    tensors = built("monai_segresnet", {**options, "in_channels": 2, "out_channels": 3}).state_dict()
+    assert "recognised are" in refused(tmp_path, tensors)
+    done = imported(tmp_path, tensors, "liver,spleen", network="monai_segresnet", options=options)
     assert (done.manifest.in_channels, done.manifest.out_channels, done.manifest.kind) == (2, 3, "volume")
-    assert "do not fit" in refused_elsewhere(tmp_path, tensors, network="lk_click")
+    network = packages.load(done.folder).network()
+    assert all(torch.equal(network.state_dict()[key], value) for key, value in tensors.items())
+    assert "do not fit" in refused_elsewhere(tmp_path, tensors, network="monai_segresnet")
+
+
+def test_double_precision_is_rounded_and_said(tmp_path: Path) -> None:
+    tensors = {key: value.double() if value.is_floating_point() else value
+               for key, value in built("dnet", DNET).state_dict().items()}  # fmt: skip
+    done = imported(tmp_path, tensors)
+    assert any("double precision" in warning for warning in done.warnings)
+    assert packages.load(done.folder).network().state_dict()["decoder.output_layer.bias"].dtype == torch.float32
 
 
 def test_an_existing_package_is_replaced_only_on_request(tmp_path: Path) -> None:
