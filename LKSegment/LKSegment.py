@@ -47,71 +47,6 @@ BUTTONS = {
     "overlayCheckBox": "overlay",
 }
 """The button, and the action that `PanelSession.why_not` knows."""
-DEVICE_SETTING = "LKSegment/Device"
-INTERPRETER_SETTING = "LKSegment/WorkerPython"
-BUTTONS = {
-    "positivePointButton": "place",
-    "negativePointButton": "place",
-    "undoPointButton": "undo",
-    "segmentVolumeButton": "segment",
-    "acceptButton": "accept",
-    "cancelButton": "cancel",
-    "stopButton": "stop",
-    "overlayCheckBox": "overlay",
-}
-"""The button, and the action that `PanelSession.why_not` knows."""
-DEVICE_SETTING = "LKSegment/Device"
-INTERPRETER_SETTING = "LKSegment/WorkerPython"
-BUTTONS = {
-    "positivePointButton": "place",
-    "negativePointButton": "place",
-    "undoPointButton": "undo",
-    "segmentVolumeButton": "segment",
-    "acceptButton": "accept",
-    "cancelButton": "cancel",
-    "stopButton": "stop",
-    "overlayCheckBox": "overlay",
-}
-"""The button, and the action that `PanelSession.why_not` knows."""
-DEVICE_SETTING = "LKSegment/Device"
-INTERPRETER_SETTING = "LKSegment/WorkerPython"
-BUTTONS = {
-    "positivePointButton": "place",
-    "negativePointButton": "place",
-    "undoPointButton": "undo",
-    "segmentVolumeButton": "segment",
-    "acceptButton": "accept",
-    "cancelButton": "cancel",
-    "stopButton": "stop",
-    "overlayCheckBox": "overlay",
-}
-"""The button, and the action that `PanelSession.why_not` knows."""
-DEVICE_SETTING = "LKSegment/Device"
-INTERPRETER_SETTING = "LKSegment/WorkerPython"
-BUTTONS = {
-    "positivePointButton": "place",
-    "negativePointButton": "place",
-    "undoPointButton": "undo",
-    "segmentVolumeButton": "segment",
-    "acceptButton": "accept",
-    "cancelButton": "cancel",
-    "stopButton": "stop",
-    "overlayCheckBox": "overlay",
-}
-"""The button, and the action that `PanelSession.why_not` knows."""
-DEVICE_SETTING = "LKSegment/Device"
-INTERPRETER_SETTING = "LKSegment/WorkerPython"
-BUTTONS = {
-    "positivePointButton": "place",
-    "negativePointButton": "place",
-    "undoPointButton": "undo",
-    "segmentVolumeButton": "segment",
-    "acceptButton": "accept",
-    "cancelButton": "cancel",
-    "stopButton": "stop",
-    "overlayCheckBox": "overlay",
-}
-"""The button, and the action that `PanelSession.why_not` knows."""
 
 
 class LKSegment(ScriptedLoadableModule):
@@ -179,6 +114,7 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._stop_watching_state: Callable[[], None] | None = None
         self._watched: list[Any] = []
         self._tooltips: dict[str, str] = {}
+        self._problem = ""  # what the state of the scene names that is not there, until something else is chosen
 
     def setup(self) -> None:
         ScriptedLoadableModuleWidget.setup(self)
@@ -254,9 +190,7 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             session.state.input_volume = self.ui.inputVolumeSelector.currentNode()
         self._stop_watching_state = session.state.on_change(self.on_change)
         self._watch_scene_nodes()
-        problems = session.state.problems(session.models or None)
-        if problems:
-            session.status = problems[0]
+        self._problem = next(iter(session.state.problems(session.models or None)), "")
         self.show_all()
 
     def enter(self) -> None:
@@ -360,9 +294,11 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._attempt(lambda: session.start_placing(which == "positive"))
 
     def on_input_volume(self, *_args: Any) -> None:
+        self._problem = ""
         self.session.state.input_volume = self.ui.inputVolumeSelector.currentNode()
 
     def on_segmentation(self, *_args: Any) -> None:
+        self._problem = ""
         node = self.ui.segmentationSelector.currentNode()
         if node is not self.session.state.target_segmentation:
             with self.session.state.together():
@@ -373,6 +309,7 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.session.state.segment_id = current_data(self.ui.segmentComboBox)
 
     def on_model(self, *_args: Any) -> None:
+        self._problem = ""
         self.session.state.model = current_data(self.ui.modelComboBox)
 
     def on_device(self, *_args: Any) -> None:
@@ -423,7 +360,7 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             if facts
             else _("not running")
         )
-        ui.statusLabel.setText(session.status or hint(session))
+        ui.statusLabel.setText(session.status or self._problem or hint(session))
         if session.is_busy and not self.poll_timer.isActive():
             self.poll_timer.start()
         if session.needs_mask() and not self.request_timer.isActive():

@@ -322,8 +322,9 @@ class PanelSession:
         self._remove_points()
         self._remove_preview()
         overlays.hide(self.context)
-        if self.state.overlay is not None:
-            self.context.scene.RemoveNode(self.state.overlay)
+        overlay, self.state.overlay = self.state.overlay, None
+        if overlay is not None:
+            self.context.scene.RemoveNode(overlay)
         self.status = ""
 
     def undo_point(self) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("PySide6.QtWidgets", reason="the panel tests need PySide6_Essentials")
-pytest.importorskip("slicer", reason="the panel tests need slicer-core")
+for needed, package in (("PySide6.QtWidgets", "PySide6_Essentials"), ("slicer", "slicer-core")):
+    missing = f"all panel tests are left out: {package}, or a library it needs, is missing"
+    pytest.importorskip(needed, reason=missing, exc_type=ImportError)
 
 HERE = Path(__file__).resolve().parent
 NOT_NEEDED = ("torch", "monai", "safetensors", "scipy", "skimage", "rich", "matplotlib", "psutil", "nibabel")

@@ -458,6 +458,15 @@ def test_moving_a_point_of_a_loaded_scene_segments_it(panel: Panel) -> None:
     assert panel.session.has_preview
 
 
+def test_what_a_scene_misses_is_said_until_something_else_is_chosen(panel: Panel) -> None:
+    panel.session.state.model = "their_model"
+    panel.module.exit()
+    panel.module.enter()
+    assert panel.status == "The model 'their_model' is not installed on this computer. Choose another one."
+    panel.host.choose(panel.ui.modelComboBox, "A click model")
+    assert panel.status.startswith("Press 'Include'")
+
+
 def test_the_chosen_model_says_what_it_is(panel: Panel) -> None:
     assert panel.ui.modelComboBox.toolTip() == "Made for tests. Licence of the weights: CC0."
 
