@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from LKSegmentLib.evaluation.click_scores import ClickMethod
+    from LKSegmentLib.evaluation.click_scores import ClickMethod, Structure
     from LKSegmentLib.inference.clicks import ClickModelSession
+    from LKSegmentLib.packages.manifest import Manifest
     from LKSegmentLib.prompts import Point
     from LKSegmentLib.volumes import Volume
 
@@ -40,7 +41,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     clicks.add_argument(
         "--grow-from-seeds", action="store_true", help="also score Slicer's Grow from seeds (needs slicer-core)"
     )
+    clicks.add_argument("--structures", metavar="NAME,NAME", help="only these, by name (default: all)")
+    clicks.add_argument("--case", metavar="FOLDER", help="only this case (default: all)")
+    clicks.add_argument(
+        "--whole", action="store_true", help="click on the whole image, as a person does, not on a cube around each"
+    )
     clicks.add_argument("--markdown", metavar="FILE.md", help="write the table there")
+    clicks.add_argument("--picture", metavar="FILE.png", help="draw the last masks of one case there (with --whole)")
     add_json(clicks)
 
 
@@ -53,8 +60,12 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
     if arguments.clicks < 1:
         raise InputError(f"At least one click is needed, not {arguments.clicks}.")
     table = output_file(arguments.markdown, (".md",), "table") if arguments.markdown else None
+    picture = output_file(arguments.picture, (".png",), "picture") if arguments.picture else None
+    if picture is not None and not arguments.whole:
+        raise InputError("A picture shows masks on a whole image: add --whole.")
     folder = Path(arguments.data).expanduser()
-    method = _Method(packages.load(arguments.model), str(resolve_device(arguments.device)))
+    package = packages.load(arguments.model)
+    method = _Method(package, str(resolve_device(arguments.device)))
     baseline: ClickMethod | None = None
     if arguments.grow_from_seeds:
         from LKSegmentLib.scene.grow_from_seeds import grow_from_seeds
@@ -62,17 +73,76 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
         baseline = grow_from_seeds
     with screen.progress("Evaluating") as progress:
         progress("reading", 0.0)
-        structures = [structure.cropped() for structure in real_structures(folder)]
+        names = _names(folder)
+        structures = _chosen(real_structures(folder), names, arguments.structures, arguments.case)
+        if not arguments.whole:
+            structures = [structure.cropped() for structure in structures]
         if not structures:
-            raise InputError(f"There are no labelled cases in {folder}.")
-        rows = click_report.score(structures, method, baseline, _names(folder), arguments.clicks, progress)
+            raise InputError(f"There are no such labelled structures in {folder}.")
+        if picture is not None and len({structure.case for structure in structures}) > 1:
+            raise InputError("A picture shows one case: name it with --case.")
+        last: dict[str, NDArray[np.bool_]] = {}
+        rows = click_report.score(
+            structures,
+            method,
+            baseline,
+            names,
+            arguments.clicks,
+            progress,
+            lambda structure, name, mask: last.update({name: mask}),
+        )
     markdown = click_report.as_markdown(rows)
     screen.say(markdown)
     if table is not None:
         with whole_files(table) as (draft,):
-            draft.write_text(markdown, encoding="utf-8")
+            draft.write_text(_page(arguments, package.manifest, markdown), encoding="utf-8")
         screen.say(f"The table is in {table}.")
+    if picture is not None:
+        from LKSegmentLib.cli.structures_picture import write_structures_picture
+
+        with whole_files(picture) as (draft,):
+            write_structures_picture(structures[0].volume, last, draft)
+        screen.say(f"The picture is in {picture}.")
     return click_report.as_json(rows)
+
+
+def _chosen(
+    structures: Iterable[Structure], names: Mapping[tuple[str, int], str], wanted: str | None, case: str | None
+) -> list[Structure]:
+    """The structures of this case with these names, in the order of the names.
+
+    Raises InputError for a name that no structure has.
+    """
+    found = [structure for structure in structures if case is None or structure.case == case]
+    if wanted is None:
+        return found
+    chosen = []
+    for name in (part.strip() for part in wanted.split(",")):
+        of_this_name = [entry for entry in found if names.get((entry.case, entry.value)) == name]
+        if not of_this_name:
+            known = sorted({names.get((entry.case, entry.value), str(entry.value)) for entry in found})
+            raise InputError(f"There is no structure {name!r}; there are: {', '.join(known)}.")
+        chosen += of_this_name
+    return chosen
+
+
+def _page(arguments: argparse.Namespace, manifest: Manifest, table: str) -> str:
+    """The table under a title, with the command that made it."""
+    given = [f"--case {arguments.case}"] if arguments.case else []
+    given += [f"--structures {arguments.structures}"] if arguments.structures else []
+    given += ["--whole"] if arguments.whole else []
+    given += ["--grow-from-seeds"] if arguments.grow_from_seeds else []
+    where = "on the whole image" if arguments.whole else "on a cube around each structure, 64³ voxels"
+    weights = manifest.files["weights.safetensors"].sha256[:12]
+    return (
+        f"# Dice after each click: {manifest.name} {where}\n\n"
+        f"Weights {weights}… . {manifest.trained_on}\n\n"
+        "The first click is the deepest voxel of the structure, each further one the middle of the largest error. "
+        "References made by another model are for comparison, not ground truth. Written by\n\n"
+        f"    lksegment evaluate clicks --data FOLDER {' '.join(given)} --clicks {arguments.clicks} "
+        f"--markdown FILE.md\n\n"
+        f"{table}"
+    )
 
 
 class _Method:

@@ -7,6 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from LKSegmentLib.prompts import Point
+from LKSegmentLib.volumes import Volume
 
 from .click_scores import CLICKS, ClickMethod, Structure, click_through, same_clicks
 
@@ -34,18 +38,29 @@ def score(
     names: Mapping[tuple[str, int], str] | None = None,
     clicks: int = max(CLICKS),
     progress: Callable[[str, float], None] | None = None,
+    watch: Callable[[Structure, str, NDArray[np.bool_]], None] | None = None,
 ) -> list[ClickScore]:
-    """Click through every structure with the method, and with the baseline in both ways."""
+    """Click through every structure with the method, and with the baseline in both ways.
+
+    ``watch(structure, name, mask)`` sees the method's mask after every click.
+    """
     rows = []
     for number, structure in enumerate(structures):
         name = (names or {}).get((structure.case, structure.value), str(structure.value))
         if progress is not None:
             progress(f"{structure.case}: {name}", number / len(structures))
         own = same = None
+
+        def answer(volume: Volume, points: Sequence[Point]) -> NDArray[np.bool_]:
+            mask = np.asarray(method(volume, points), bool)
+            if watch is not None:
+                watch(structure, name, mask)  # noqa: B023 (called before the loop goes on)
+            return mask
+
         if baseline is None:
-            dice = click_through(method, structure, clicks)
+            dice = click_through(answer, structure, clicks)
         else:
-            dice, same = same_clicks(method, baseline, structure, clicks)
+            dice, same = same_clicks(answer, baseline, structure, clicks)
             own = click_through(baseline, structure, clicks)
         rows.append(ClickScore(structure.case, structure.value, name, int(structure.target.sum()), dice, own, same))
     return rows
@@ -80,7 +95,8 @@ def as_markdown(rows: Sequence[ClickScore]) -> str:
         values = " | ".join(f"{row.dice[count - 1]:.2f}" for count in counts)
         lines.append(f"| {row.case.split('_')[0]} | {row.name.replace('_', ' ')} | {row.voxels} | {values} |")
     lines.append("| | **mean** | | " + " | ".join(f"**{value:.2f}**" for value in summary["dice"]) + " |")
-    for field, title in (("baseline", "Grow from seeds, own clicks"), ("baseline_same", "Grow from seeds, same clicks")):
+    baselines = {"baseline": "Grow from seeds, own clicks", "baseline_same": "Grow from seeds, same clicks"}
+    for field, title in baselines.items():
         if field in summary:
             lines.append(f"| | {title} | | " + " | ".join(f"{value:.2f}" for value in summary[field]) + " |")
     return "\n".join(lines) + "\n"

@@ -63,7 +63,8 @@ class Structure:
         k, j, i = (float(value) for value in (low + high - 1) / 2)
         window = ClickWindow(self.volume.grid, (k, j, i), step, edge)
         target = window.sample(self.target.view(np.uint8)) > 0.5
-        return Structure(self.case, self.value, Volume(window.sample(self.volume.array), window.window_grid.ijk_to_ras), target)
+        image = Volume(window.sample(self.volume.array), window.window_grid.ijk_to_ras)
+        return Structure(self.case, self.value, image, target)
 
 
 def real_structures(folder: Path, least_voxels: int = _LEAST_VOXELS) -> Iterator[Structure]:
@@ -111,7 +112,9 @@ def click_through(
         points = [*points, _point(structure.volume, *correction)]
 
 
-def same_clicks(leader: ClickMethod, follower: ClickMethod, structure: Structure, clicks: int = max(CLICKS)) -> tuple[list[float], list[float]]:
+def same_clicks(
+    leader: ClickMethod, follower: ClickMethod, structure: Structure, clicks: int = max(CLICKS)
+) -> tuple[list[float], list[float]]:
     """Dice after each click of both methods, where both get the very clicks that correct the leader."""
     followed: list[float] = []
 

@@ -91,7 +91,7 @@ class ClickModelSession:
             )
         manifest = package.manifest
         if manifest.kind != "click" or manifest.in_channels != len(CHANNELS):
-            raise InputError(f"The model {manifest.name!r} does not take clicks; choose a click model such as lk_click.")
+            raise InputError(f"The model {manifest.name!r} does not take clicks; choose one that does: lk_click.")
         self.volume = volume
         self.package = package
         self.device = torch.device(device)
