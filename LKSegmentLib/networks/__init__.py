@@ -14,7 +14,19 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-__all__ = ["create", "describe", "export_official", "facts", "load_official", "names", "options", "table"]
+    from LKSegmentLib.networks.preparation import Preparation
+
+__all__ = [
+    "create",
+    "describe",
+    "export_official",
+    "facts",
+    "load_official",
+    "names",
+    "options",
+    "prepare_for_inference",
+    "table",
+]
 
 
 def describe(name: str) -> dict[str, Any]:
@@ -43,3 +55,10 @@ def export_official(network: nn.Module) -> dict[str, Tensor]:
     from LKSegmentLib.networks import official_keys
 
     return official_keys.export_official(network)
+
+
+def prepare_for_inference(network: nn.Module, **how: Any) -> Preparation:
+    """Make a network fast for inference, reversibly; see `preparation.prepare_for_inference`."""
+    from LKSegmentLib.networks import preparation
+
+    return preparation.prepare_for_inference(network, **how)

@@ -1,19 +1,19 @@
-"""Depth-wise 3-D convolution with any odd kernel and dilation, "same" zero padding, stride 1.
+"""Depth-wise 3-D convolution with any odd kernel and dilation, "same" zero padding, stride 1, with gradients.
 
 The result is that of ``torch.nn.functional.conv3d(x, w, b, padding=dilation * (k // 2), dilation=dilation,
-groups=channels)``. Three facts make it fast on a CPU without changing a value:
+groups=channels)``. On a CPU the method is chosen by shape:
 
-1. *Phase split.* The padding of an odd kernel, ``dilation * (k // 2)``, is a multiple of the dilation, so
-   output voxels only ever see input voxels of the same residue modulo the dilation. A dilated convolution is
-   therefore ``dilation**3`` independent dense convolutions on strided sub-grids, stacked here on the batch axis.
-2. *Channels last.* The vectorised axis of a depth-wise convolution is the channel.
-3. *Backward.* The gradient of the input is the forward convolution with the kernel flipped, which is ten times
-   faster than the library's own backward; the gradient of large kernels is a correlation taken by FFT.
+- ``"direct"``: phases, channel groups and slabs (`depthwise_cpu`); the same sums in another order.
+- ``"fft"``: dense kernels of 15³ and more on maps that are not small (`depthwise_fft`, with its tolerance).
+
+The gradient of the input is the forward convolution with the kernel flipped, many times faster than the
+library's own backward; the gradient of large kernels is a correlation taken by Fourier transform. On other
+devices the library's own convolution runs.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as functional
@@ -21,13 +21,18 @@ from torch import Tensor, nn
 
 from LKSegmentLib.errors import InputError
 
-# Above this kernel edge the FFT beats the library's direct weight gradient (measured on 2 AVX-512 cores).
+from . import depthwise_cpu, depthwise_fft
+
+Method = Literal["auto", "direct", "fft", "library"]
+
+# Above this kernel edge the transform beats the library's direct weight gradient (measured on 2 AVX-512 cores).
 _DIRECT_WEIGHT_GRADIENT_EDGE = 5
-# Above this kernel edge the contiguous layout beats channels-last on a CPU (21³: 384 ms against 560 ms).
-_CHANNELS_LAST_EDGE = 11
+_LEAST_EDGE_IN_DOUBLE = 9
 
 
-def depthwise_conv3d(x: Tensor, weight: Tensor, bias: Tensor | None = None, dilation: int = 1) -> Tensor:
+def depthwise_conv3d(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, dilation: int = 1, method: Method = "auto"
+) -> Tensor:
     """Convolve every channel with its own kernel; zero padding keeps the size.
 
     Args:
@@ -35,21 +40,24 @@ def depthwise_conv3d(x: Tensor, weight: Tensor, bias: Tensor | None = None, dila
         weight: ``(channels, 1, a, b, c)`` with odd edges.
         bias: ``(channels,)`` or None.
         dilation: distance between kernel taps in voxels, the same along every axis.
+        method: ``"auto"`` chooses; ``"direct"``, ``"fft"`` (dense kernels) and ``"library"`` insist.
 
     Returns:
-        ``(batch, channels, k, j, i)``; on a CPU in channels-last memory.
+        ``(batch, channels, k, j, i)``; in channels-last memory where the direct method ran.
 
     Raises:
-        InputError: an even kernel edge, a dilation below 1, or shapes that do not belong together.
+        InputError: an even kernel edge, a dilation below 1, shapes that do not belong together, or a method
+            that there is not or that cannot do this.
     """
-    _check(x, weight, dilation)
-    if x.device.type != "cpu":
+    _check(x, weight, dilation, method)
+    chosen = _chosen(x, weight, dilation) if method == "auto" else method
+    if chosen == "library":
         padding = [dilation * (edge // 2) for edge in weight.shape[2:]]
         return functional.conv3d(x, weight, bias, padding=padding, dilation=dilation, groups=weight.shape[0])
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
-        out: Tensor = _DepthwiseOnCpu.apply(x, weight, bias, dilation)
+        out: Tensor = _WithGradients.apply(x, weight, bias, dilation, chosen)
         return out
-    return _forward(x, weight, bias, dilation)
+    return _forward(x, weight, bias, dilation, chosen)
 
 
 class DepthwiseConv3d(nn.Conv3d):
@@ -74,7 +82,7 @@ class DepthwiseConv3d(nn.Conv3d):
         return depthwise_conv3d(x, self.weight, self.bias, self.dilation[0])
 
 
-def _check(x: Tensor, weight: Tensor, dilation: int) -> None:
+def _check(x: Tensor, weight: Tensor, dilation: int, method: str) -> None:
     if x.dim() != 5 or weight.dim() != 5 or weight.shape[1] != 1 or x.shape[1] != weight.shape[0]:
         raise InputError(
             f"A depth-wise 3-D convolution takes x (batch, channels, k, j, i) and weight (channels, 1, a, b, c); "
@@ -84,99 +92,67 @@ def _check(x: Tensor, weight: Tensor, dilation: int) -> None:
         raise InputError(f"The kernel must have odd edges to be centred; got {tuple(weight.shape[2:])}.")
     if dilation < 1:
         raise InputError(f"The dilation must be 1 or more; got {dilation}.")
+    if method not in get_args(Method):
+        raise InputError(f"The method is one of {', '.join(get_args(Method))}; got {method!r}.")
+    if method == "fft" and dilation != 1:
+        raise InputError("The method 'fft' takes dense kernels only; use 'auto' for a dilated one.")
 
 
-def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
-    if dilation == 1:
-        return _dense(x, weight, bias)
-    return _join_phases(_dense(_split_phases(x, dilation), weight, bias), x.shape, dilation)
+def _chosen(x: Tensor, weight: Tensor, dilation: int) -> str:
+    # The meta device has shapes but no values; there the library's own call is counted.
+    if x.device.type != "cpu":
+        return "library"
+    # Under autocast the values are half precision, which neither method is made for.
+    if x.dtype not in (torch.float32, torch.float64) or x.dtype != weight.dtype:
+        return "library"
+    if dilation != 1:
+        return "direct"
+    # The library's double precision copies the map once for every tap: gigabytes for a large kernel.
+    by_transform = x.dtype == torch.float64 and min(weight.shape[2:]) >= _LEAST_EDGE_IN_DOUBLE
+    return "fft" if by_transform or depthwise_fft.worth_it(x.shape[2:], weight.shape[2:]) else "direct"
 
 
-def _dense(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, method: str) -> Tensor:
+    if method == "fft":
+        return depthwise_fft.convolve(x, weight, bias)
+    return depthwise_cpu.direct(x, weight, bias, dilation)
+
+
+def _weight_gradient(x: Tensor, gradient: Tensor, weight: Tensor, dilation: int) -> Tensor:
+    if dilation > 1:
+        x = depthwise_cpu.split_phases(x, dilation)
+        gradient = depthwise_cpu.split_phases(gradient, dilation)
     edges = weight.shape[2:]
-    layout = torch.channels_last_3d if max(edges) <= _CHANNELS_LAST_EDGE else torch.contiguous_format
-    x = x.contiguous(memory_format=layout)
-    return functional.conv3d(x, weight, bias, padding=[edge // 2 for edge in edges], groups=weight.shape[0])
+    if max(edges) > _DIRECT_WEIGHT_GRADIENT_EDGE:
+        return depthwise_fft.weight_gradient(x, gradient, weight)
+    layout = torch.channels_last_3d
+    x, gradient = x.contiguous(memory_format=layout), gradient.contiguous(memory_format=layout)
+    half, ones = [edge // 2 for edge in edges], [1] * 3
+    grads = torch.ops.aten.convolution_backward(
+        gradient, x, weight, None, ones, half, ones, False, [0] * 3, weight.shape[0], [False, True, False]
+    )
+    direct: Tensor = grads[1]
+    return direct
 
 
-def _split_phases(x: Tensor, dilation: int) -> Tensor:
-    """``(b, c, k, j, i)`` → ``(b·d³, c, ⌈k/d⌉, ⌈j/d⌉, ⌈i/d⌉)``, channels last. Zeros fill up ragged ends."""
-    batch, channels, *size = x.shape
-    missing = [-edge % dilation for edge in size]
-    if any(missing):
-        x = functional.pad(x, (0, missing[2], 0, missing[1], 0, missing[0]))
-    k, j, i = ((edge + more) // dilation for edge, more in zip(size, missing, strict=True))
-    x = x.permute(0, 2, 3, 4, 1).reshape(batch, k, dilation, j, dilation, i, dilation, channels)
-    x = x.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(batch * dilation**3, k, j, i, channels)
-    return x.permute(0, 4, 1, 2, 3)
-
-
-def _join_phases(phases: Tensor, shape: torch.Size, dilation: int) -> Tensor:
-    """The inverse of :func:`_split_phases`, cropped to ``shape``."""
-    batch, channels, *size = shape
-    k, j, i = phases.shape[2:]
-    x = phases.permute(0, 2, 3, 4, 1).reshape(batch, dilation, dilation, dilation, k, j, i, channels)
-    x = x.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(batch, k * dilation, j * dilation, i * dilation, channels)
-    return x[:, : size[0], : size[1], : size[2]].permute(0, 4, 1, 2, 3)
-
-
-def _weight_gradient(x: Tensor, gradient: Tensor, weight: Tensor) -> Tensor:
-    """Correlate input and output gradient at the kernel's lags: ``(c, 1, a, b, c)``. Dense (dilation 1)."""
-    edges = weight.shape[2:]
-    if max(edges) <= _DIRECT_WEIGHT_GRADIENT_EDGE:
-        half = [edge // 2 for edge in edges]
-        grads = torch.ops.aten.convolution_backward(
-            gradient, x, weight, None, [1] * 3, half, [1] * 3, False, [0] * 3, weight.shape[0], [False, True, False]
-        )
-        direct: Tensor = grads[1]
-        return direct
-    # Only lags within the kernel are read, so a circular length of size + half a kernel has no wrap-around.
-    lengths = [_fast_length(max(size + edge // 2, edge)) for size, edge in zip(x.shape[2:], edges, strict=True)]
-    spectrum_x = torch.fft.rfftn(x, s=lengths, dim=(2, 3, 4))
-    spectrum_g = torch.fft.rfftn(gradient, s=lengths, dim=(2, 3, 4))
-    lags = torch.fft.irfftn((spectrum_x * spectrum_g.conj()).sum(0), s=lengths, dim=(1, 2, 3))
-    half_kernel = [edge // 2 for edge in edges]
-    lags = lags.roll(half_kernel, dims=(1, 2, 3))[:, : edges[0], : edges[1], : edges[2]]
-    return lags.unsqueeze(1)
-
-
-def _fast_length(length: int) -> int:
-    """The smallest number ≥ length whose only prime factors are 2, 3 and 5."""
-    while True:
-        rest = length
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return length
-        length += 1
-
-
-class _DepthwiseOnCpu(torch.autograd.Function):
+class _WithGradients(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
-        phases = _split_phases(x, dilation) if dilation > 1 else x
-        ctx.save_for_backward(phases, weight)
-        ctx.dilation = dilation
-        ctx.shape = x.shape
-        out = _dense(phases, weight, bias)
-        return _join_phases(out, x.shape, dilation) if dilation > 1 else out
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, method: str
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.dilation, ctx.method = dilation, method
+        return _forward(x, weight, bias, dilation, method)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        phases, weight = ctx.saved_tensors
+        x, weight = ctx.saved_tensors
         for_x = for_weight = for_bias = None
+        if ctx.needs_input_grad[0]:
+            for_x = _forward(gradient, weight.flip(2, 3, 4), None, ctx.dilation, ctx.method)
+        if ctx.needs_input_grad[1]:
+            for_weight = _weight_gradient(x, gradient, weight, ctx.dilation)
         if ctx.needs_input_grad[2]:
             for_bias = gradient.sum((0, 2, 3, 4))
-        gradient = _split_phases(gradient, ctx.dilation) if ctx.dilation > 1 else gradient
-        if ctx.needs_input_grad[0]:
-            for_x = _dense(gradient, weight.flip(2, 3, 4))
-            if ctx.dilation > 1:
-                for_x = _join_phases(for_x, ctx.shape, ctx.dilation)
-        if ctx.needs_input_grad[1]:
-            layout = torch.channels_last_3d
-            for_weight = _weight_gradient(
-                phases.contiguous(memory_format=layout), gradient.contiguous(memory_format=layout), weight
-            )
-        return for_x, for_weight, for_bias, None
+        return for_x, for_weight, for_bias, None, None
