@@ -6,8 +6,10 @@ Everything that could reach outside the package, exhaust the memory, or hide a p
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import stat
+import struct
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
@@ -23,6 +25,17 @@ MOST_FILES = 256
 # A zip member this large that shrinks this much is no network weights: they barely compress.
 BOMB_SIZE = 64 * 2**20
 BOMB_RATIO = 50
+# What zipfile raises for damaged zips and for those of a kind or version it does not know.
+DAMAGED_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    ValueError,
+    struct.error,
+    RuntimeError,  # NotImplementedError is one
+)
 PICKLE_SUFFIXES = frozenset(
     (
         ".pt",
@@ -44,12 +57,15 @@ PICKLE_SUFFIXES = frozenset(
 
 def open_archive(source: Path) -> Archive:
     """Return the package at `source`, opened. InputError when there is none or it is unsafe."""
-    if source.is_dir():
+    # os.path, as pathlib raises for a path behind a folder that may not be entered
+    if os.path.isdir(source):
         return FolderArchive(source)
-    if source.is_file() and zipfile.is_zipfile(source):
-        return ZipArchive(source)
-    if not source.exists():
+    if not os.path.exists(source):
         raise InputError(f"There is no model package at {source}: check the path.")
+    if not os.access(source, os.R_OK):
+        raise InputError(f"The package {source} may not be read: check its permissions.")
+    if zipfile.is_zipfile(source):
+        return ZipArchive(source)
     raise InputError(f"{source} is not a model package: give a package folder, or a package as one zip file.")
 
 
@@ -142,7 +158,10 @@ class FolderArchive(Archive):
 
     def inside(self, path: Path) -> Path:
         """Return the real path behind `path`. InputError when it lies outside the package."""
-        real = path.resolve()
+        try:
+            real = path.resolve()
+        except (OSError, RuntimeError) as error:  # a link that leads to itself
+            raise InputError(f'"{path.name}" in the package {self.source} is a link to nowhere: remove it.') from error
         if not real.is_relative_to(self.root):
             raise InputError(
                 f'"{path.name}" in the package {self.source} is a link that leaves the package: '
@@ -176,7 +195,7 @@ class ZipArchive(Archive):
         super().__init__(source)
         try:
             self.zip = zipfile.ZipFile(source)
-        except (zipfile.BadZipFile, OSError, ValueError) as error:
+        except DAMAGED_ZIP as error:
             raise InputError(f"The zip {source} cannot be opened ({error}): get the package anew.") from error
         try:
             self.members = self.checked_members()
@@ -224,7 +243,7 @@ class ZipArchive(Archive):
         try:
             with self.zip.open(info) as stream:
                 return stream.read(limit)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+        except DAMAGED_ZIP as error:
             raise InputError(
                 f'"{name}" in the zip {self.source} is damaged ({error}): get the package anew.'
             ) from error

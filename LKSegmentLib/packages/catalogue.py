@@ -143,5 +143,10 @@ def candidates(folder: Path) -> list[Path]:
         entry
         for entry in entries
         if not entry.name.startswith(".")
-        and (entry.suffix.lower() == ".zip" if entry.is_file() else (entry / MANIFEST_FILE).exists())
+        and (entry.suffix.lower() == ".zip" if entry.is_file() else holds_manifest(entry))
     ]
+
+
+def holds_manifest(folder: Path) -> bool:
+    """Whether a folder looks like a package. One that may not be entered does: opening it tells why it is of no use."""
+    return os.path.exists(folder / MANIFEST_FILE) or (folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK))

@@ -160,7 +160,7 @@ def manifest_from(values: Any, where: str) -> Manifest:
 
 
 def options_from(read: Fields) -> dict[str, Any]:
-    """Return the constructor values of the network. Bounded, so that no manifest can ask for an absurd network."""
+    """Return the constructor values of the network, within bounds; `weights.create` stops what is absurd inside them."""
     options = read.mapping("options")
     for key in ("in_channels", "out_channels"):
         if key in options:

@@ -65,7 +65,7 @@ def load(source: str | os.PathLike[str]) -> Package:
     named = f"The manifest of the package {path}"
     build = (manifest.network, manifest.options, manifest.in_channels, manifest.out_channels, named)
     # First without memory, so that a manifest cannot make us build something huge that its weights do not fill.
-    problem = weight_files.misfit(weight_files.create(*build, device="meta"), tensors)
+    problem = weight_files.misfit(weight_files.create(*build, device="meta", stored=len(tensors)), tensors)
     if problem:
         raise InputError(
             f'{where} do not fit the network "{manifest.network}" its manifest describes: {problem}. '

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from LKSegmentLib.errors import InputError
@@ -31,10 +33,12 @@ def create(
     out_channels: int,
     where: str,
     device: str = "cpu",
+    stored: int | None = None,
 ) -> torch.nn.Module:
     """Return a freshly built network. On the device "meta" it has shapes but takes no memory.
 
-    Raises InputError when the network is unknown or does not take the options.
+    `stored` is how many tensors the weights hold; building stops when the network has many more.
+    Raises InputError when the network is unknown, does not take the options, or cannot belong to the weights.
     """
     import torch
 
@@ -47,7 +51,7 @@ def create(
         )
     try:
         # Building draws random numbers; whoever trains in this process must not notice.
-        with torch.random.fork_rng(devices=[]), torch.device(device):
+        with torch.random.fork_rng(devices=[]), torch.device(device), bounded(stored):
             return networks.create(network, in_channels=in_channels, out_channels=out_channels, **options)
     except InputError as error:  # already a sentence
         raise InputError(f"{where}: {error}") from error
@@ -56,6 +60,32 @@ def create(
             f'{where}: the network "{network}" cannot be built with the options {dict(options)!r:.200} ({error}): '
             "correct the options."
         ) from error
+
+
+@contextmanager
+def bounded(stored: int | None) -> Iterator[None]:
+    """While active, ValueError once this thread has made over four times `stored` parameters.
+
+    Four times, as constructors may replace some. Thousands of layers take minutes to build, on "meta" too.
+    """
+    if stored is None:
+        yield
+        return
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
+    made, thread = 0, threading.get_ident()
+
+    def count(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter) -> None:
+        nonlocal made
+        made += threading.get_ident() == thread
+        if made > 4 * stored:
+            raise ValueError("it has more tensors than its weights")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def misfit(network: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> str | None:

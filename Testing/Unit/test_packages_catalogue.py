@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,29 @@ def test_a_broken_package_is_listed_with_its_reason_and_does_not_hide_the_others
     }
     with pytest.raises(InputError, match="format version 7"):
         locate("newer")
+
+
+def test_a_zip_of_a_later_version_does_not_hide_the_others(folders: tuple[Path, Path]) -> None:
+    _, own = folders
+    put(own, "good")
+    with zipfile.ZipFile(own / "later.zip", "w") as archive:
+        archive.writestr("model.json", "{}")
+    content = bytearray((own / "later.zip").read_bytes())
+    content[content.find(b"PK\x01\x02") + 6] = 99  # the version needed to unpack it
+    (own / "later.zip").write_bytes(content)
+    assert [entry.name for entry in packages.catalogue()] == ["good"]
+    assert [broken.folder.name for broken in packages.broken_packages()] == ["later.zip"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="who may read everything cannot see this")
+def test_a_folder_that_may_not_be_read_does_not_hide_the_others(folders: tuple[Path, Path]) -> None:
+    _, own = folders
+    put(own, "good")
+    put(own, "private").chmod(0)
+    assert [entry.name for entry in packages.catalogue()] == ["good"]
+    [broken] = packages.broken_packages()
+    (own / "private").chmod(0o700)
+    assert broken.folder.name == "private" and "permissions" in broken.problem
 
 
 def test_a_name_means_an_installed_model_and_a_path_a_path(

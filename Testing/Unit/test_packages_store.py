@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -308,3 +310,39 @@ def test_damaged_zips(package: Path, tmp_path: Path) -> None:
         packages.load(tmp_path / "short.zip")
     with pytest.raises(InputError, match="no model package at"):
         packages.load(tmp_path / "absent.zip")
+
+
+def test_zips_of_kinds_that_python_does_not_know(package: Path, tmp_path: Path) -> None:
+    newer = bytearray(zipped(package, tmp_path / "newer.zip").read_bytes())
+    newer[newer.find(b"PK\x01\x02") + 6] = 99  # the version needed to unpack it
+    (tmp_path / "newer.zip").write_bytes(newer)
+    with pytest.raises(InputError, match="cannot be opened"):
+        packages.load(tmp_path / "newer.zip")
+    with zipfile.ZipFile(tmp_path / "lzma.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.write(package / "model.json", "model.json")
+    packed = bytearray((tmp_path / "lzma.zip").read_bytes())
+    packed[60:80] = bytes(20)
+    (tmp_path / "lzma.zip").write_bytes(packed)
+    with pytest.raises(InputError, match="is damaged"):
+        packages.load(tmp_path / "lzma.zip")
+
+
+def test_a_link_that_leads_to_itself(package: Path) -> None:
+    (package / "loop").symlink_to("loop")
+    with contextlib.suppress(InputError):  # since Python 3.13 such a link is resolved to itself
+        packages.load(package)
+
+
+@pytest.mark.parametrize(
+    ("network", "options"),
+    [("dnet", {"depths": [65536] * 4, "feature_sizes": [4, 8, 16, 32]}), ("dalight3d", {"num_stages": 65536})],
+)
+def test_a_manifest_cannot_ask_for_a_network_that_takes_forever_to_build(
+    package: Path, network: str, options: dict[str, Any]
+) -> None:
+    manifest = json.loads((package / "model.json").read_text())
+    (package / "model.json").write_text(json.dumps({**manifest, "network": network, "options": options}))
+    began = time.monotonic()
+    with pytest.raises(InputError, match="more tensors than its weights"):
+        packages.load(package)
+    assert time.monotonic() - began < 10
