@@ -160,7 +160,7 @@ def manifest_from(values: Any, where: str) -> Manifest:
 
 
 def options_from(read: Fields) -> dict[str, Any]:
-    """Return the constructor values of the network, within bounds; `weights.create` stops what is absurd inside them."""
+    """Return the constructor values of the network, bounded; `weights.create` stops what is absurd nevertheless."""
     options = read.mapping("options")
     for key in ("in_channels", "out_channels"):
         if key in options:
