@@ -115,8 +115,9 @@ def rep3d(shapes: Shapes) -> Recognised:
         options["lrbm"] = "fixed"
     else:
         unseen["lrbm"] = "fixed"
-    if "lrbm_baked" in shapes.tensors:
-        options["deploy"] = bool(shapes.tensors["lrbm_baked"])
+    baked = shapes.tensors.get("lrbm_baked")
+    if baked is not None and baked.numel() == 1:
+        options["deploy"] = bool(baked)
     else:
         unseen["deploy"] = True  # the authors' own inference uses stored kernels as they are
     in_channels = shapes.size("rep3d.downsample_layers.0.0.weight", 1)

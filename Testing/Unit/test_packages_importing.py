@@ -232,6 +232,8 @@ def test_rep3d_is_raw_or_baked_by_its_own_mark_and_baked_without_one(tmp_path: P
     done = imported(tmp_path, raw.state_dict(), options={"lrbm": "fixed"})
     assert done.manifest.options["deploy"] is False
     assert "deploy=False" in refused_elsewhere(tmp_path, raw.state_dict(), options={"deploy": True})
+    torn = {**raw.state_dict(), "lrbm_baked": torch.zeros(2)}
+    assert "lrbm_baked (2 instead of scalar)" in refused_elsewhere(tmp_path, torn)
     done = imported(tmp_path, networks.export_official(raw), overwrite=True)
     assert done.manifest.options["deploy"] is True and done.unseen == {"deploy": True}
     assert any("deploy=false" in warning for warning in done.warnings)  # the kernels look raw, and are
