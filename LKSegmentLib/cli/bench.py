@@ -8,6 +8,7 @@ import platform
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from LKSegmentLib.cli import bench_speed
 from LKSegmentLib.cli.arguments import add_device
 from LKSegmentLib.cli.command import Command
 from LKSegmentLib.cli.outputs import output_file, whole_files
@@ -21,6 +22,10 @@ _PARTS = ("operators", "clicks", "segmentation", "large")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "part", nargs="?", choices=bench_speed.PARTS,
+        help="measure networks or operators against plain torch in the same run, instead of this machine's limits",
+    )
     add_device(parser)
     parser.add_argument(
         "--only", choices=_PARTS, action="append",
@@ -31,13 +36,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
+    if arguments.repeats < 1:
+        raise InputError(f"At least one repeat is needed, not {arguments.repeats}.")
+    if arguments.part is not None:
+        return bench_speed.run(arguments, screen)
+
     from LKSegmentLib.cli import measurements
     from LKSegmentLib.inference.devices import resolve_device
     from LKSegmentLib.prompts import Point
     from LKSegmentLib.training.abdomen import make_abdomen
 
-    if arguments.repeats < 1:
-        raise InputError(f"At least one repeat is needed, not {arguments.repeats}.")
     target = output_file(arguments.markdown, (".md",), "table") if arguments.markdown else None
     device = str(resolve_device(arguments.device))
     parts = [part for part in _PARTS if part in (arguments.only or _PARTS[:-1])]
@@ -94,7 +102,7 @@ def _markdown(found: list[Measurement], machine: dict[str, Any]) -> str:
 COMMAND = Command(
     name="bench",
     summary="Measure speed and memory on this machine against the project's limits.",
-    example="  lksegment bench\n  lksegment bench --only large --markdown bench.md",
+    example="  lksegment bench\n  lksegment bench networks --json\n  lksegment bench --only large --markdown bench.md",
     configure=configure,
     run=run,
 )

@@ -29,9 +29,9 @@ class Activation:
     slope: float = 0.0
 
     @property
-    def arguments(self) -> tuple[str, list[float], str]:
-        """As oneDNN's functions take it: name, numbers, algorithm (``none`` is the exact GELU)."""
-        return self.name, [self.slope] if self.name == "leaky_relu" else [], "none" if self.name == "gelu" else ""
+    def fused(self) -> bool:
+        """Whether oneDNN applies it while convolving; its exact GELU is slower than a pass of torch's."""
+        return self.name == "leaky_relu"
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply it; x may be overwritten."""
@@ -98,10 +98,12 @@ class PackedConvolution:
             self._packed = _onednn()._reorder_convolution_weight(
                 layout, self.padding, stride, ones, self.groups, list(x.shape)
             )
+        fused = ("leaky_relu", [self.activation.slope], "") if self.activation.fused else ("none", [], "")
         out: Tensor = _onednn()._convolution_pointwise(
-            x, self._packed, self.bias, self.padding, stride, ones, self.groups, *self.activation.arguments
+            x, self._packed, self.bias, self.padding, stride, ones, self.groups, *fused
         )
-        return out.contiguous(memory_format=torch.channels_last_3d)
+        out = out.contiguous(memory_format=torch.channels_last_3d)
+        return out if self.activation.fused else self.activation(out)
 
 
 class PackedPointwise:

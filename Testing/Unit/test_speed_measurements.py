@@ -1,0 +1,69 @@
+"""What `lksegment bench networks` compares is the same computation twice. (How fast is no matter of tests.)"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from LKSegmentLib import networks
+from LKSegmentLib.errors import RunError
+from LKSegmentLib.evaluation import speed, speed_report
+from LKSegmentLib.evaluation.plain_path import plain_path
+
+NETWORKS = [
+    ("dnet", {"feature_sizes": (4, 6, 8), "depths": (1, 1, 1), "layer_scale": 0.5}),
+    ("lka_unet", {"feature_sizes": (8, 8, 16), "attention": {0: (9, 3)}}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), NETWORKS)
+def test_plain_path_gives_the_same_logits_by_the_librarys_own_convolutions(name: str, options: dict[str, Any]) -> None:
+    network = networks.create(name, in_channels=1, out_channels=2, **options).eval()
+    image = torch.randn(1, 1, 16, 24, 16)
+    with torch.inference_mode():
+        ours = network(image)
+        with plain_path(network) as plain, profile(activities=[ProfilerActivity.CPU]) as record:
+            expected = plain(image)
+        assert torch.equal(network(image), ours), "the network is not what it was before"
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
+    called = {event.name for event in record.events()}
+    assert "aten::conv3d" in called and "aten::linear" not in called
+
+
+def test_plain_dnet_runs_its_auxiliary_heads() -> None:
+    network = networks.create("dnet", in_channels=1, out_channels=2, **NETWORKS[0][1]).eval()
+    calls: list[int] = []
+    network.decoder.seg_layers[0].register_forward_hook(lambda *_: calls.append(1))
+    image = torch.randn(1, 1, 8, 8, 8)
+    with torch.inference_mode():
+        network(image)
+        assert calls == []
+        with plain_path(network) as plain:
+            plain(image)
+    assert calls == [1]
+    assert network.deep_supervision is False
+
+
+def test_measuring_in_a_fresh_process_gives_figures_that_fit_together() -> None:
+    case = speed.OperatorCase(4, 12, 5, 2, ratio=1.0)
+    found = speed.measure_operator(case, repeats=1)
+    assert found["ratio"] == pytest.approx(found["plain_s"] / found["ours_s"])
+    assert 0 < found["ours_error"] < 1e-5 and 0 < found["plain_error"] < 1e-5
+    row = {"case": {"channels": 4, "size": 12, "kernel": 5, "dilation": 2, "ratio": 1.0}, **found}
+    assert "| 5³, dilation 2 | 4 | 12³ |" in speed_report.of_operators([row])
+
+
+def test_memory_of_a_block_is_seen() -> None:
+    with speed.MemoryWatch() as watch:
+        block = torch.ones(40 * 2**18)  # 40 MiB
+        torch.mm(torch.ones(800, 800), torch.ones(800, 800))
+        assert float(block[-1]) == 1
+    assert 30 < watch.peak_mib < 400
+
+
+def test_a_measurement_that_fails_says_why() -> None:
+    with pytest.raises(RunError, match="no network called"):
+        speed.measure_network(speed.NetworkCase("none", "no_such_network", {}), repeats=1)
