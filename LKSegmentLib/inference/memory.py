@@ -111,8 +111,9 @@ def plane(shape: Size) -> int:
 def network_memory(network: torch.nn.Module, in_channels: int, window: Size) -> int:
     """Return the bytes a network needs for one window: its weights and the largest sum of tensors alive at once.
 
-    The network is run once on the smallest window it takes, and the tensors are scaled to the window: they
-    grow with its voxels. (torch's "meta" device would do it without computing, but imports for two seconds.)
+    The network is run on the smallest window it takes, and the tensors are scaled to the window: they grow with
+    its voxels. (torch's "meta" device would do it without computing, but imports for two seconds.) What a first
+    run leaves behind, such as weights in the order that a library wants, is counted as it is.
     A share is added for what libraries take as work space inside one operation.
     """
     if (in_channels, window) in MEASURED.get(network, {}):
@@ -122,9 +123,12 @@ def network_memory(network: torch.nn.Module, in_channels: int, window: Size) -> 
     k, j, i = (min(length, smallest) for length in window)
     device = state[0].device if state else torch.device("cpu")
     image = torch.zeros((1, in_channels, k, j, i), device=device)
-    with torch.inference_mode(), LiveBytes(state) as live:
-        network(image)
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in state)
+    with torch.inference_mode():
+        with LiveBytes(state) as first:
+            network(image)
+        with LiveBytes(state) as live:
+            network(image)
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in state) + first.alive
     scale = math.prod(window) / (k * j * i)
     largest = live.peak + image.numel() * image.element_size()
     total = weights + math.ceil(WORK_SPACE * largest * scale)
@@ -148,7 +152,8 @@ class LiveBytes(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         results = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(results):
-            if isinstance(tensor, torch.Tensor):
+            # oneDNN's reordered weights have no storage to ask; next to the maps they are small.
+            if isinstance(tensor, torch.Tensor) and not tensor.is_mkldnn:
                 self.follow(tensor.untyped_storage())
         return results
 
