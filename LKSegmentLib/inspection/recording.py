@@ -1,0 +1,151 @@
+"""Recording what a network shows while a volume is segmented, window by window, without touching the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from LKSegmentLib.errors import InputError, RunError
+from LKSegmentLib.inference.windows import Window, WindowLayout
+from LKSegmentLib.volumes import Grid
+
+from .exposed import Chosen
+from .stitching import Float, Lattice, StitchedMap, WindowMap
+
+
+class Taps:
+    """Hooks that read chosen quantities as soon as their layers have answered; the tensors are let go at once.
+
+    The hooks return nothing and change nothing, so the answer is the same to the last bit. Where a network runs in a
+    prepared form (`networks.prepare_for_inference`), which has no such layers, it answers in that form all the same
+    and is run a second time in its ordinary one to be looked at: the two agree to rounding. Use it in a `with` block.
+
+    Raises:
+        InputError: a layer that the network does not have.
+    """
+
+    def __init__(self, network: nn.Module, chosen: Sequence[Chosen]) -> None:
+        self._network = network
+        self._modules = dict(network.named_modules())
+        self._chosen = list(chosen)
+        self._layers = list(dict.fromkeys(layer for entry in chosen for layer in entry.exposed.layers))
+        for layer in self._layers:
+            if layer not in self._modules:
+                raise InputError(f"The network has no layer {layer!r}.")
+        self._handles: list[Any] = []
+        self._waiting: list[Chosen] = []
+        self._outputs: dict[str, Tensor] = {}
+        self.values: dict[str, Float] = {}
+
+    def __enter__(self) -> Taps:
+        for layer in self._layers:
+            self._handles.append(self._modules[layer].register_forward_hook(self._hook(layer)))
+        self._handles.append(self._network.register_forward_hook(self._look_again))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self.stop()
+
+    def start(self) -> None:
+        """Record the next run of the network into `values`."""
+        self.values = {}
+        self._waiting = list(self._chosen)
+
+    def stop(self) -> None:
+        """Record no further runs."""
+        self._waiting = []
+        self._outputs = {}
+
+    def _look_again(self, network: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        prepared = {module: module.__dict__["forward"] for module in network.modules() if "forward" in module.__dict__}
+        if not self._waiting or not prepared:
+            return
+        for module in prepared:
+            del module.__dict__["forward"]
+        try:
+            network.forward(*inputs)
+        finally:
+            for module, forward in prepared.items():
+                module.__dict__["forward"] = forward
+
+    def _hook(self, layer: str) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+            if not any(layer in entry.exposed.layers for entry in self._waiting):
+                return
+            self._outputs[layer] = output.detach()
+            ready = [entry for entry in self._waiting if entry.exposed.layers[-1] == layer]
+            with torch.no_grad():
+                for entry in ready:
+                    value = entry.value([self._outputs[name] for name in entry.exposed.layers])
+                    self.values[entry.name] = value.cpu().numpy().astype(np.float32, copy=True)
+            self._waiting = [entry for entry in self._waiting if entry not in ready]
+            needed = {name for entry in self._waiting for name in entry.exposed.layers}
+            self._outputs = {name: kept for name, kept in self._outputs.items() if name in needed}
+
+        return hook
+
+
+def lattice_of(chosen: Chosen, layout: WindowLayout) -> Lattice:
+    """Where the voxels of the stitched map of a chosen quantity are."""
+    if chosen.exposed.extent == "window":
+        return Lattice.of_windows(layout)
+    return Lattice.of(layout, chosen.exposed.stride, chosen.exposed.offset)
+
+
+class MapRecorder:
+    """A `WindowRecorder` of the segmentation that stitches the chosen quantities as the labels are stitched.
+
+    with MapRecorder(network, chosen) as recorder:
+        labels = segment_volume(volume, package, device, recorder=recorder)
+    recorder.stitched["LK attention, level 2"].finished()
+    """
+
+    def __init__(self, network: nn.Module, chosen: Sequence[Chosen]) -> None:
+        self.chosen = list(chosen)
+        self.stitched: dict[str, StitchedMap | WindowMap] = {}
+        self.layout: WindowLayout | None = None
+        self.working: Grid | None = None
+        self._taps = Taps(network, chosen)
+
+    def __enter__(self) -> MapRecorder:
+        self._taps.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._taps.__exit__(kind, error, trace)
+
+    def start(self, layout: WindowLayout, grid: Grid) -> None:
+        """Make room for the maps of a volume."""
+        self.layout, self.working = layout, grid
+        for chosen in self.chosen:
+            lattice = lattice_of(chosen, layout)
+            pooled = chosen.exposed.extent == "window"
+            self.stitched[chosen.name] = WindowMap(lattice) if pooled else StitchedMap(lattice)
+
+    def before_window(self, window: Window) -> None:
+        """Begin to record."""
+        self._taps.start()
+
+    def after_window(self, window: Window, logits: Tensor) -> None:
+        """Add what was recorded. RunError when a layer did not run."""
+        self._taps.stop()
+        for name, stitched in self.stitched.items():
+            value = self._taps.values.get(name)
+            if value is None:
+                raise RunError(f"The map {name!r} was not computed in this run: its layer did not run.")
+            if isinstance(stitched, WindowMap):
+                stitched.add(window, float(value))
+            else:
+                stitched.add(window, value)
