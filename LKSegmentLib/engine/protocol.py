@@ -24,8 +24,8 @@ MAGIC: Final = b"LKSG"
 HEADER: Final = struct.Struct("<4sIQ")
 """magic, length of the JSON text in bytes, length of the array bytes after it; little endian. Never changes."""
 
-MAX_JSON_BYTES: Final = 1 << 20
-"""1 MiB. The largest honest messages: 1000 labels of about 500 bytes, or 4096 points of about 80 bytes."""
+MAX_JSON_BYTES: Final = 1 << 24
+"""16 MiB. The largest honest messages: the 4096 labels a package may have, at about 500 bytes, or a list of models."""
 MAX_PAYLOAD_BYTES: Final = 1 << 34
 """16 GiB: a float32 image of 1024 x 1024 x 1024 voxels and 4 channels."""
 MAX_ARRAYS: Final = 256

@@ -23,6 +23,7 @@ from LKSegmentLib.volumes import Volume
 
 if TYPE_CHECKING:
     from LKSegmentLib.inference.clicks import ClickModelSession
+    from LKSegmentLib.packages import Package
 
 Progress = Callable[[str, float], None]
 Cancelled = Callable[[], bool]
@@ -68,7 +69,7 @@ class Service:
         Raises InputError, RunError and Cancelled.
         """
         volume = self._image(key)
-        package = self._packages.get(model, progress)
+        package = self._package(model, progress)
         from LKSegmentLib.inference.segmentation import segment_volume
 
         labels = segment_volume(volume, package, device, progress, cancelled)
@@ -103,7 +104,7 @@ class Service:
 
     def _session(self, key: int, model: str, device: str, progress: Progress) -> ClickModelSession:
         volume = self._image(key)
-        package = self._packages.get(model, progress)
+        package = self._package(model, progress)
         from LKSegmentLib.inference.clicks import ClickModelSession
         from LKSegmentLib.inference.devices import resolve_device
 
@@ -114,6 +115,12 @@ class Service:
             return known
         self._sessions[found] = ClickModelSession(volume, package, resolved)
         return self._sessions[found]
+
+    def _package(self, model: str, progress: Progress) -> Package:
+        """The package, loaded. Click sessions of packages that made room for it go, as they hold their networks."""
+        package = self._packages.get(model, progress)
+        self._sessions = {found: kept for found, kept in self._sessions.items() if kept.package in self._packages}
+        return package
 
     def models(self) -> dict[str, Any]:
         """``models``: name, title, kind, licence, summary, folder, built_in and labels; ``broken``: folder, problem."""

@@ -212,3 +212,11 @@ def test_packages_stay_loaded_until_they_change_or_many_follow(tmp_path):
     for number in range(KEPT):
         loaded.get(str(save(tmp_path / f"more{number}", "lka_unet", SMALL_UNET, 1, ["background", "liver"])), silent)
     assert len(loaded._packages) == KEPT and loaded.get(str(folder), silent) is not changed
+
+
+def test_click_sessions_do_not_keep_packages_alive_that_made_room_for_others(service, volume, points, tmp_path):
+    service.open_image(1, volume.array, volume.ijk_to_ras)
+    for number in range(KEPT + 2):
+        folder = save(tmp_path / f"{number}", "lk_click", SMALL_CLICK, len(CHANNELS), ["structure"], kind="click")
+        service.click(1, str(folder), "cpu", points[:1], False, silent, never)
+    assert len(service._sessions) == KEPT

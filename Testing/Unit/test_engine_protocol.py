@@ -16,6 +16,10 @@ import pytest
 from LKSegmentLib.engine import protocol, shared_arrays
 from LKSegmentLib.engine.channel import Channel
 from LKSegmentLib.engine.protocol import HEADER, MAGIC, ProtocolError
+from LKSegmentLib.engine.results import SegmentResult, encoded
+from LKSegmentLib.packages.labels import label_from
+from LKSegmentLib.packages.manifest import MOST_OUTPUTS
+from LKSegmentLib.volumes import Volume
 
 WIRE = {"carrier": "wire", "dtype": "<f4", "shape": [2, 3]}
 SHARED = {"carrier": "shared", "dtype": "<i2", "shape": [4], "name": "lks_12_0123abcd_c1"}
@@ -179,6 +183,16 @@ def test_limits_hold_before_anything_is_read():
     large |= {"warnings": [], "arrays": []}
     with pytest.raises(ProtocolError, match="larger than"):
         protocol.packed(large, "worker")
+
+
+def test_a_result_with_as_many_labels_as_a_package_may_have_is_no_larger_than_a_message():
+    codes = dict.fromkeys(("type", "category", "type_modifier"), "SCT^1234567890^A structure with a rather long name")
+    values = [{"name": f"label {number} of a large atlas", "terminology": codes} for number in range(MOST_OUTPUTS)]
+    labels = [label_from(value, number, "The test") for number, value in enumerate(values)]
+    volume = Volume(np.zeros((1, 1, 1), np.uint16), np.eye(4))
+    result = SegmentResult(volume, [label.name for label in labels], [label.to_json() for label in labels])
+    text, _ = encoded(result)
+    protocol.packed({"type": "done", "job": 1, "result": text, "warnings": [], "arrays": []}, "worker")
 
 
 def test_values_that_json_cannot_carry_are_refused():
