@@ -264,6 +264,27 @@ def test_the_memory_inside_a_network_is_known_from_a_small_window() -> None:
     assert network_memory(network, 1, (64, 64, 64)) == pytest.approx(weights + 64 * (expected - weights), rel=1e-6)
 
 
+class Prepared(torch.nn.Module):
+    """A network that keeps its weights once more, in the order that its library wants, after its first run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(4, 1, 3, 3, 3), requires_grad=False)
+        self.kept: list[torch.Tensor] = []
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        if not self.kept:
+            self.kept = [self.weight.clone(), self.weight.to_mkldnn()]
+        return torch.nn.functional.conv3d(image, self.kept[0], padding=1)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
+def test_what_a_network_keeps_after_its_first_run_does_not_grow_with_the_window() -> None:
+    weights, voxels = 4 * 27 * 4, 64**3 * 4
+    expected = 2 * weights + 1.25 * (1 + 4) * voxels  # the one in oneDNN's own order cannot be looked at
+    assert network_memory(Prepared(), 1, (64, 64, 64)) == pytest.approx(expected, rel=1e-6)
+
+
 MEASURE = """
 import resource, sys
 import numpy as np, torch
