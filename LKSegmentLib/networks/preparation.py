@@ -158,7 +158,8 @@ class _Prepared:
             self._fast(*(x.permute(1, 2, 3, 0).contiguous() for x in sample))
             for sample in zip(*maps, strict=True)
         ]
-        return torch.stack(results).permute(0, 4, 1, 2, 3)
+        stacked = results[0].unsqueeze(0) if len(results) == 1 else torch.stack(results)
+        return stacked.permute(0, 4, 1, 2, 3)
 
     def _applies(self, *maps: Tensor) -> bool:
         x = maps[0]

@@ -20,7 +20,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from .packed import NOTHING, Activation, PackedConvolution, as_batch
-from .slabs import SLAB_BYTES, convolved, slabs_of
+from .slabs import SLAB_BYTES, windows_of
 
 # Bytes of the rows under one kernel, for one channel group; and the lanes of the widest vector in use today.
 _ROWS_BYTES = 64 * 1024
@@ -73,7 +73,7 @@ class PackedDepthwise:
             return self._convolved(x, padded=True)
         out = torch.empty_like(x, memory_format=torch.contiguous_format)
         filled = 0
-        for part in convolved(slabs_of(x, slab), self.reach, self.of_window):
+        for part in map(self.of_window, windows_of(x, slab, self.reach)):
             out[filled : filled + part.shape[0]] = part
             filled += part.shape[0]
         return out

@@ -8,7 +8,8 @@ processor's cache, and no large piece of memory is asked for and given back, whi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -53,18 +54,63 @@ def convolved(slabs: Iterable[Tensor], reach: int, convolution: Callable[[Tensor
         yield convolution(torch.cat((kept, kept.new_zeros((reach, *kept.shape[1:])))))
 
 
-def gathered(slabs: Iterable[Tensor], planes: int) -> Tensor:
+def windows_of(whole: Tensor, planes: int, reach: int) -> Iterator[Tensor]:
+    """What `convolved` would hand to its convolution, from a map that is whole: views, but for the two ends."""
+    length = whole.shape[0]
+    for first in range(0, length, planes):
+        last = min(first + planes, length)
+        parts = [whole[max(first - reach, 0) : min(last + reach, length)]]
+        before, after = max(reach - first, 0), max(last + reach - length, 0)
+        if before:
+            parts.insert(0, whole.new_zeros((before, *whole.shape[1:])))
+        if after:
+            parts.append(whole.new_zeros((after, *whole.shape[1:])))
+        yield parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+class Buffers:
+    """Memory of large maps, used again: fresh memory costs several times what it costs to fill it.
+
+    Not shared between threads. Whoever gives a map back no longer reads it.
+    """
+
+    def __init__(self) -> None:
+        self._free: list[Tensor] = []
+        self._taken: dict[int, Tensor] = {}
+
+    def take(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        """A map of this shape with whatever it held before."""
+        count = math.prod(shape)
+        fitting = [
+            (buffer.numel(), number)
+            for number, buffer in enumerate(self._free)
+            if buffer.dtype == like.dtype and count <= buffer.numel() <= 2 * count
+        ]
+        buffer = self._free.pop(min(fitting)[1]) if fitting else like.new_empty(count)
+        self._taken[buffer.data_ptr()] = buffer
+        return buffer[:count].view(*shape)
+
+    def give(self, whole: Tensor) -> None:
+        """Give a map back; one that was not taken here is left alone."""
+        buffer = self._taken.pop(whole.data_ptr(), None)
+        if buffer is not None:
+            self._free.append(buffer)
+
+
+def gathered(slabs: Iterable[Tensor], planes: int, buffers: Buffers | None = None) -> Tensor:
     """The whole map from its slabs.
 
     Args:
         slabs: (n, rows, columns, channels) each.
         planes: of all of them together.
+        buffers: where the map's memory is taken; fresh memory where there are none.
     """
     whole: Tensor | None = None
     filled = 0
     for slab in slabs:
         if whole is None:
-            whole = slab.new_empty((planes, *slab.shape[1:]))
+            shape = (planes, *slab.shape[1:])
+            whole = slab.new_empty(shape) if buffers is None else buffers.take(shape, slab)
         whole[filled : filled + slab.shape[0]] = slab
         filled += slab.shape[0]
     if whole is None or filled != planes:

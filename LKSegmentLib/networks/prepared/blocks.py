@@ -14,7 +14,7 @@ from LKSegmentLib.networks.blocks.feature_fusion import DynamicFeatureFusion
 from LKSegmentLib.networks.blocks.lk_attention import LKAttention
 from LKSegmentLib.operators.depthwise_cpu import PackedDepthwise
 from LKSegmentLib.operators.packed import GELU, PackedConvolution, PackedPointwise
-from LKSegmentLib.operators.slabs import beside, convolved, gathered, planes_of, slabs_of
+from LKSegmentLib.operators.slabs import beside, convolved, gathered, planes_of, slabs_of, windows_of
 
 from .norms import standardised, with_line_after, with_line_before
 
@@ -217,13 +217,13 @@ class PreparedAttention:
         """The result as slabs."""
         first, second = self.pair
         rows, columns = features.shape[1:3]
+        stream: Iterator[Tensor]
         if first.takes_whole(features):
             stream = slabs_of(second(first(features)), planes_of(*features.shape[1:]))
         else:
             planes = max(part.slab_planes(rows, columns) for part in self.pair)
-            stream = slabs_of(features, planes)
-            for part in self.pair:
-                stream = convolved(stream, part.reach, part.of_window)
+            stream = map(first.of_window, windows_of(features, planes, first.reach))
+            stream = convolved(stream, second.reach, second.of_window)
         for slab, own in beside(stream, features):
             yield self.mix(slab).sigmoid_().add_(1).mul_(own)
 

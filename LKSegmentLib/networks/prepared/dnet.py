@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from LKSegmentLib.networks.blocks.salience import SalienceLayer
 from LKSegmentLib.networks.dnet import DNet
 from LKSegmentLib.operators.packed import Activation, PackedConvolution, PackedDoubling, PackedPointwise
-from LKSegmentLib.operators.slabs import convolved, gathered, planes_of, slabs_of
+from LKSegmentLib.operators.slabs import Buffers, convolved, gathered, planes_of, slabs_of
 
 from .blocks import PreparedFusion, PreparedLargeKernelBlock, PreparedMixer, plain_convolution
 from .norms import batch_norm_line, layer_normed, with_line_after
@@ -32,7 +32,8 @@ class PreparedDNet:
         self.down = [plain_convolution(part) for part in encoder.downsample_layers]
         self.down_norms = list(encoder.norm_layers)
         self.down_blocks = [[PreparedLargeKernelBlock(block) for block in stage] for stage in encoder.stages]
-        self.salience = PreparedSalience(encoder.saliency)
+        self.buffers = Buffers()
+        self.salience = PreparedSalience(encoder.saliency, self.buffers)
         self.up = [PackedDoubling(part.weight, part.bias) for part in decoder.upsample_layers]
         self.up_norms = list(decoder.norm_layers)
         self.fusions = [PreparedFusion(step) for step in decoder.steps]
@@ -55,7 +56,10 @@ class PreparedDNet:
             x = fuse(layer_normed(up(x), norm), skips.pop())
             for block in blocks:
                 x = block(x)
-        return gathered(self._full_resolution(x, self.salience(image)), image.shape[0])
+        salience = self.salience(image)
+        logits = gathered(self._full_resolution(x, salience), image.shape[0])
+        self.buffers.give(salience)
+        return logits
 
     def _full_resolution(self, x: Tensor, salience: Tensor) -> Iterator[Tensor]:
         half_planes = max(_PLANES, planes_of(*salience.shape[1:])) // 2
@@ -68,19 +72,26 @@ class PreparedDNet:
 
 
 class PreparedSalience:
-    """Salience layer: the projection's norm folded into it, the mixer's into the mixer's first product."""
+    """Salience layer: the projection's norm folded into it, the mixer's into the mixer's first product.
 
-    def __init__(self, layer: SalienceLayer) -> None:
+    Args:
+        layer: the module.
+        buffers: where the result's memory is taken; fresh memory where there are none.
+    """
+
+    def __init__(self, layer: SalienceLayer, buffers: Buffers | None = None) -> None:
         line = batch_norm_line(layer.norm_layer)
         projection = layer.channel_proj
         weights = with_line_after(projection.weight, projection.bias, *line)
         self.project = PackedConvolution(*weights, padding=(0, 1, 1), activation=_LEAKY)
         mixer_norm = layer.norm_layer if layer.mixer_norm is None else layer.mixer_norm
         self.mixer = PreparedMixer(layer.mlp, before=batch_norm_line(mixer_norm))
+        self.buffers = buffers
 
     def __call__(self, image: Tensor) -> Tensor:
         """(planes, rows, columns, in_channels) → (planes, rows, columns, channels)."""
-        whole = image.new_empty((*image.shape[:3], self.project.weight.shape[0]))
+        shape = (*image.shape[:3], self.project.weight.shape[0])
+        whole = image.new_empty(shape) if self.buffers is None else self.buffers.take(shape, image)
         planes = max(_PLANES, self.mixer.planes(whole.shape))
         projected = self._kept(convolved(slabs_of(image, planes), 1, self.project), whole)
         begin = 0

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from LKSegmentLib.networks.lka_unet import LKAUNet
 from LKSegmentLib.operators.packed import PackedConvolution, PackedPointwise, PackedTransposed
-from LKSegmentLib.operators.slabs import beside, gathered, planes_of, resliced, slabs_of
+from LKSegmentLib.operators.slabs import Buffers, beside, convolved, gathered, planes_of, resliced, slabs_of
 
 from .blocks import PreparedAttention
-from .norms import NormedMap, SpaceNorm, normed_convolution
+from .norms import NormedMap, SpaceNorm
 
 
 class PreparedLKAUNet:
@@ -28,24 +28,30 @@ class PreparedLKAUNet:
         self.up = [_Step(part) for part in parts.up]
         self.attention = {int(level): PreparedAttention(part) for level, part in parts.lk.items()}
         self.decoder = [[_Step(part) for part in stage] for stage in parts.dec]
+        self.buffers = Buffers()
         head = parts.heads["0"]
         self.head = PackedPointwise(head.weight, head.bias)
 
     def __call__(self, image: Tensor) -> Tensor:
         """(planes, rows, columns, in_channels) → logits (planes, rows, columns, classes)."""
         first, second = self.encoder[0]
-        skips = [second.of_map(first.of_slabs(slabs_of(image, first.planes(image)), image.shape[0])).settled()]
+        slabs = slabs_of(image, first.planes(image))
+        skips = [second.of_map(first.of_slabs(slabs, image.shape[0], self.buffers), self.buffers).settled()]
         for down, (first, second) in zip(self.down, self.encoder[1:], strict=True):
-            below = down.strided(skips[-1])
-            skips.append(second.of_map(first.of_map(below)).settled())
+            below = first.of_map(down.strided(skips[-1]), self.buffers)
+            skips.append(second.of_map(below, self.buffers).settled())
         x = NormedMap.as_is(skips.pop())
         for level, up, (first, second) in zip(
             range(len(self.up) - 1, -1, -1), self.up, self.decoder, strict=True
         ):
-            raised = up.doubled(x)
-            skip = skips.pop()
-            x = second.of_map(first.of_slabs(self._joined(level, raised, skip, first), skip.shape[0]))
-        return gathered((self.head(slab) for slab in x.slabs()), x.raw.shape[0])
+            raised, skip = up.doubled(x, self.buffers), skips.pop()
+            joined = first.of_slabs(self._joined(level, raised, skip, first), skip.shape[0], self.buffers)
+            self.buffers.give(raised.raw)
+            self.buffers.give(skip)
+            x = second.of_map(joined, self.buffers)
+        logits = gathered((self.head(slab) for slab in x.slabs()), x.raw.shape[0])
+        self.buffers.give(x.raw)
+        return logits
 
     def _joined(self, level: int, raised: NormedMap, skip: Tensor, reader: _Step) -> Iterator[Tensor]:
         """The upsampled map, attended where this level has attention, with the skip behind its channels."""
@@ -80,19 +86,22 @@ class _Step:
         """Of a slab of what it reads."""
         return planes_of(x.shape[1], x.shape[2], max(self.channels, x.shape[3]), at_least=4)
 
-    def of_slabs(self, slabs: Iterable[Tensor], planes: int) -> NormedMap:
+    def of_slabs(self, slabs: Iterable[Tensor], planes: int, buffers: Buffers) -> NormedMap:
         """A map of so many planes as slabs → the result."""
-        return normed_convolution(slabs, planes, self.convolve, self.norm)
+        return self.norm.of_slabs(convolved(slabs, 1, self.convolve), planes, buffers)
 
-    def of_map(self, x: NormedMap) -> NormedMap:
-        """A map of the same size."""
-        return self.of_slabs(x.slabs(self.planes(x.raw)), x.raw.shape[0])
+    def of_map(self, x: NormedMap, buffers: Buffers) -> NormedMap:
+        """A map of the same size; x is used up."""
+        result = self.of_slabs(x.slabs(self.planes(x.raw)), x.raw.shape[0], buffers)
+        buffers.give(x.raw)
+        return result
 
-    def doubled(self, x: NormedMap) -> NormedMap:
-        """Twice the size."""
-        return self.of_slabs(x.slabs(max(2, self.planes(x.raw) // 4)), 2 * x.raw.shape[0])
+    def doubled(self, x: NormedMap, buffers: Buffers) -> NormedMap:
+        """Twice the size; x is used up."""
+        result = self.of_slabs(x.slabs(max(2, self.planes(x.raw) // 4)), 2 * x.raw.shape[0], buffers)
+        buffers.give(x.raw)
+        return result
 
     def strided(self, x: Tensor) -> NormedMap:
         """Half the size."""
-        halved = self.convolve(x)
-        return self.norm.of_slabs(slabs_of(halved, planes_of(*halved.shape[1:])), halved.shape[0])
+        return self.norm.of_map(self.convolve(x))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 
-from LKSegmentLib.operators.slabs import convolved, planes_of, slabs_of
+from LKSegmentLib.operators.slabs import Buffers, gathered, planes_of, slabs_of
 
 
 def standardised(x: Tensor, eps: float) -> Tensor:
@@ -104,27 +104,18 @@ class SpaceNorm:
         self.bias = None if norm.bias is None else norm.bias.detach()
         self.eps, self.slope = norm.eps, slope
 
-    def of_slabs(self, slabs: Iterable[Tensor], planes: int) -> NormedMap:
+    def of_slabs(self, slabs: Iterable[Tensor], planes: int, buffers: Buffers | None = None) -> NormedMap:
         """Gather slabs of so many planes together into a map with its statistics."""
-        raw: Tensor | None = None
-        filled, count = 0, 0
-        mean = spread = torch.zeros(())
-        for slab in slabs:
-            if raw is None:
-                raw = slab.new_empty((planes, *slab.shape[1:]))
-                mean = spread = slab.new_zeros(slab.shape[-1], dtype=torch.float64)
-            raw[filled : filled + slab.shape[0]] = slab
-            filled += slab.shape[0]
-            flat = slab.reshape(-1, slab.shape[-1])
-            own = flat.mean(0)
-            squares = (flat - own).square_().sum(0).double()
-            # Means and sums of squares of two parts joined (Chan, Golub and LeVeque 1979).
-            apart, number = own.double() - mean, flat.shape[0]
-            mean = mean + apart * (number / (count + number))
-            spread = spread + squares + apart.square() * (count * number / (count + number))
-            count += number
-        assert raw is not None and filled == planes
-        return NormedMap(raw, *self._line(mean, spread / count, raw), self.slope)
+        statistics = _Statistics()
+        raw = gathered(map(statistics.seen, slabs), planes, buffers)
+        return NormedMap(raw, *self._line(statistics.mean, statistics.variance, raw), self.slope)
+
+    def of_map(self, raw: Tensor) -> NormedMap:
+        """A map that is whole, with its statistics."""
+        statistics = _Statistics()
+        for slab in slabs_of(raw, planes_of(*raw.shape[1:])):
+            statistics.seen(slab)
+        return NormedMap(raw, *self._line(statistics.mean, statistics.variance, raw), self.slope)
 
     def _line(self, mean: Tensor, variance: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         means, variances = mean.view(self.groups, -1), variance.view(self.groups, -1)
@@ -137,8 +128,26 @@ class SpaceNorm:
         return scale.to(raw.dtype), shift.to(raw.dtype)
 
 
-def normed_convolution(
-    slabs: Iterable[Tensor], planes: int, convolution: Callable[[Tensor], Tensor], norm: SpaceNorm, reach: int = 1
-) -> NormedMap:
-    """A convolution of a stream, its result a map that knows its norm; `planes` are those of the result."""
-    return norm.of_slabs(convolved(slabs, reach, convolution), planes)
+class _Statistics:
+    """Mean and variance of each channel over all voxels seen, in double precision."""
+
+    def __init__(self) -> None:
+        self.mean = self._spread = torch.zeros((), dtype=torch.float64)
+        self._count = 0
+
+    @property
+    def variance(self) -> Tensor:
+        return self._spread / self._count
+
+    def seen(self, slab: Tensor) -> Tensor:
+        """Take a slab (planes, rows, columns, channels) in and hand it on."""
+        flat = slab.reshape(-1, slab.shape[-1])
+        own = flat.mean(0)
+        squares = (flat - own).square_().sum(0).double()
+        # Means and sums of squares of two parts joined (Chan, Golub and LeVeque 1979).
+        apart, number = own.double() - self.mean, flat.shape[0]
+        total = self._count + number
+        self.mean = self.mean + apart * (number / total)
+        self._spread = self._spread + squares + apart.square() * (self._count * number / total)
+        self._count = total
+        return slab
