@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ from LKSegmentLib.inference.labels import AxisMap, axis_maps, write_labels
 from LKSegmentLib.inference.memory import SLAB_BYTES, MemoryPlan, check_fits, network_memory, plan_memory
 from LKSegmentLib.inference.preparation import Preparation, PreparedVolume, preparation_for, prepared_volume
 from LKSegmentLib.inference.windows import Window, WindowLayout, cut, stitched, window_layout
+from LKSegmentLib.networks.preparation import prepare_for_inference
 from LKSegmentLib.packages import Manifest, Package
 from LKSegmentLib.volumes import Grid, Volume
 
@@ -95,7 +96,8 @@ def segment_volume(
 
     progress     called as progress(stage, fraction) with the stages "preparing", "windows", "labels"
     cancelled    asked between windows; when it says True the run ends with Cancelled
-    recorder     watches the windows; the labels are the same with and without one
+    recorder     watches the windows; the labels are the same with and without one, but for voxels whose two
+                 best classes differ by no more than rounding: without one the network runs prepared for speed
     slab_limit   bytes for the sums of overlapping windows; a smaller one costs time, never accuracy
 
     Raises InputError for a package, device or volume that do not go together, RunError when the memory does not
@@ -118,7 +120,9 @@ def segment_volume(
         recorder.start(layout, preparation.working)
     labels = np.zeros(preparation.order.canonical.shape, dtype=np.uint16)
     sums_on = sums_device(plan, torch_device)
-    with torch.inference_mode():
+    # A recorder listens inside the network, where the prepared form has other insides.
+    fast = torch_device.type == "cpu" and recorder is None
+    with torch.inference_mode(), prepare_for_inference(network) if fast else nullcontext():
         for tile in plan.tiles:
             slabs = stitched(layout, tile.region, manifest.out_channels, runner, sums_on)
             write_labels(slabs, tile, maps, manifest, labels)
