@@ -16,7 +16,7 @@ from LKSegmentLib.volumes import Volume, write_volume
 COMMAND = [sys.executable, "-c", "from LKSegmentLib.cli.main import console; console()"]
 
 
-def lksegment(*words: str | Path, timeout: float = 120, **options: Any) -> subprocess.CompletedProcess[str]:
+def lksegment(*words: str | Path, timeout: float = 600, **options: Any) -> subprocess.CompletedProcess[str]:
     """The finished process; standard output and error are text."""
     return subprocess.run(
         [*COMMAND, *map(str, words)], capture_output=True, text=True, timeout=timeout, **options

@@ -22,7 +22,7 @@ def test_demo_on_the_synthetic_abdomen_leaves_a_scene_for_slicer(tmp_path: Path)
     from LKSegmentLib.scene.bundle import read_mrb
     from LKSegmentLib.scene.views import rendering_problem
 
-    done = lksegment("demo", "--out", tmp_path / "demo", timeout=300)
+    done = lksegment("demo", "--out", tmp_path / "demo", timeout=600)
     assert done.returncode == 0, done.stderr
     expected = {"scene.mrb", "segmentation.seg.nrrd", "synthetic_abdomen.nrrd"}
     if rendering_problem() is None:
