@@ -170,6 +170,9 @@ class _PreparedScene:
         ]
         overlay = shown[0] if shown else None
         layout.arrange(self.context, image, structure.centre_ras, overlay, _OVERLAY_OPACITY)
+        if overlay is not None:  # the outline stays; a filled segment would hide the map
+            layout.set_fill(self.node, 0.0)
+            overlays.add_legend(overlay, structure.maps[0].name, [layout.slice_node(self.context, "Red").GetID()])
         if structure.voxels:
             layout.look_at(self.context, layout.show_surface(self.node))
         if targets.picture is not None:
