@@ -71,12 +71,12 @@ class ClickSession:
     """
 
     def __init__(self, volume: Volume, model: str | os.PathLike[str] = "lk_click", device: str = "auto") -> None:
+        self._service: Service | None = _service_with(volume)
         self._volume = volume
         self._model = os.fspath(model)
         self._device = device
         self._points: tuple[Point, ...] = ()
         self._mask: Mask = np.zeros(volume.grid.shape, bool)
-        self._service: Service | None = _service_with(volume)
 
     @property
     def points(self) -> tuple[Point, ...]:
@@ -154,7 +154,7 @@ def inspect(
     Raises:
         InputError: no points, or a layer that the network does not have (the sentence lists those it has).
     """
-    clicks = tuple(Point(_three(ras), positive) for ras, positive in points or ())
+    clicks = _clicks(points)
     if not clicks:
         raise InputError("The maps of a click model depend on the clicks: give points=[((r, a, s), True), ...].")
     box, maps = _clicked(_service_with(volume), os.fspath(model), device, clicks, maps=True)
@@ -174,6 +174,10 @@ def chosen_maps(maps: list[Map], layers: Sequence[str] | None) -> list[Map]:
 
 
 def _service_with(volume: Volume) -> Service:
+    if not isinstance(volume, Volume):
+        raise InputError(
+            f"A Volume is needed, not a {type(volume).__name__}: make one with read_volume or Volume(array, matrix)."
+        )
     service = Service()
     service.open_image(_IMAGE, volume.array, volume.ijk_to_ras)
     return service
@@ -185,6 +189,14 @@ def _clicked(
     with plain_errors(device):
         result = service.click(_IMAGE, model, device, list(points), maps, _silent, _never)
     return result.box, result.maps
+
+
+def _clicks(points: Any) -> tuple[Point, ...]:
+    try:
+        pairs = [(ras, positive) for ras, positive in points or ()]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"Points are given as [((r, a, s), positive), ...], but not {points!r:.200}.") from error
+    return tuple(Point(_three(ras), positive) for ras, positive in pairs)
 
 
 def _three(ras: Any) -> tuple[float, float, float]:

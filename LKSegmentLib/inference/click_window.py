@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from LKSegmentLib.volumes import Grid
+from LKSegmentLib.volumes.volume import LARGEST_PLAUSIBLE_VALUE
 
 Float = NDArray[np.float32]
 Box = tuple[slice, slice, slice]
-
-_LARGEST_PLAUSIBLE_VALUE = 1e30  # as in volumes.sanitized: beyond it a voxel is no measurement
 
 
 @dataclass(frozen=True)
@@ -144,10 +143,12 @@ def _apply(array: Float, weights: list[Float]) -> Float:
 
 
 def _usable(crop: NDArray[np.generic]) -> Float:
-    values = crop.astype(np.float32)
+    """The values as float32; where one is no measurement (as in `volumes.sanitized`), the lowest of the others."""
+    with np.errstate(over="ignore"):
+        values = crop.astype(np.float32)
     if np.issubdtype(crop.dtype, np.floating):
         with np.errstate(invalid="ignore"):
-            good = np.abs(crop) <= _LARGEST_PLAUSIBLE_VALUE  # type: ignore[operator]
+            good = np.abs(values) <= LARGEST_PLAUSIBLE_VALUE
         if not good.all():
             values[~good] = values[good].min() if good.any() else 0
     return values

@@ -107,4 +107,4 @@ def locate(source: str | os.PathLike[str]) -> Path:
             return find(text).folder
         except InputError:  # no installed model of that name, but a folder here
             return Path(text)
-    return Path(text).expanduser()
+    return Path(os.path.expanduser(text))  # unlike Path.expanduser, it leaves the home of nobody as it is

@@ -315,7 +315,7 @@ def test_no_array_of_classes_times_the_volume_is_ever_held() -> None:
     before, after, predicted, slab = (int(number) for number in done.stdout.split())
     everything = 4 * 48 * 99 * 121 * 121
     assert after - before < 0.7 * everything
-    assert slab < after - before
+    assert 0.5 * slab < after - before  # `before` may already hold a part of it
     assert 0.7 * after < predicted < 1.4 * after
 
 

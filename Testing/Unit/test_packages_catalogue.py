@@ -108,6 +108,7 @@ def test_a_name_means_an_installed_model_and_a_path_a_path(
     assert locate("other") == Path("other")
     with pytest.raises(InputError, match=r"no model \"liver\" \(installed: abdomen\)"):
         locate("liver")
+    assert locate("~nobody-of-this-name/model") == Path("~nobody-of-this-name/model")
     with pytest.raises(InputError, match="No model was named"):
         locate(" ")
 
