@@ -8,6 +8,7 @@ that run one of the two only. Times depend on the machine, ratios less so.
 from __future__ import annotations
 
 import gc
+import importlib.util
 import json
 import os
 import platform
@@ -215,7 +216,10 @@ def _made(name: str, options: dict[str, Any], size: list[int], out_channels: int
 def _operator(
     channels: str, size: str, kernel: str, dilation: str, repeats: str, device: str
 ) -> dict[str, Any]:
-    """Median seconds of torch's convolution and of ours, and both errors against double precision."""
+    """Median seconds of torch's convolution and of ours, and both errors against double precision.
+
+    On a GPU ours is the Triton kernel where Triton is installed, else the direct method (phases).
+    """
     import torch
     import torch.nn.functional as functional
 
@@ -231,8 +235,11 @@ def _operator(
         return functional.conv3d(image, weight, padding=d * (k // 2), dilation=d, groups=c)
 
     def ours() -> Any:
-        return depthwise_conv3d(last, weight, dilation=d)
+        return depthwise_conv3d(last, weight, dilation=d, method=method)
 
+    method: Any = "auto"
+    if device != "cpu":
+        method = "triton" if importlib.util.find_spec("triton") is not None else "direct"
     with torch.inference_mode():
         exact = depthwise_conv3d(image[:, :1].double().cpu(), weight[:1].double().cpu(), dilation=d)
         errors = [float((run()[:, :1].cpu() - exact).abs().max() / exact.abs().max()) for run in (plain, ours)]
@@ -248,6 +255,7 @@ def _operator(
         "ours_gflops": 2 * c * n**3 * k**3 / ours_s / 1e9,
         "plain_error": errors[0],
         "ours_error": errors[1],
+        "method": method,
         "threads": torch.get_num_threads(),
     }
 

@@ -36,8 +36,10 @@ a share of the largest value of the result.
 {machine}
 ## Other devices
 
-On a GPU the library's own convolution runs and nothing is prepared but Rep3D's masks. No GPU kernel of ours
-exists yet; `lksegment bench operators --device cuda` measures the library's there.
+On a GPU the library's own convolution runs and nothing is prepared but Rep3D's masks. There is a Triton kernel
+for depth-wise convolutions, which must be asked for (`depthwise_conv3d(..., method="triton")`): its sums were
+checked in Triton's interpreter, but **it has not yet run on a GPU**. `lksegment bench operators --device cuda`
+checks it against double precision and measures it against the library's own.
 """
 
 

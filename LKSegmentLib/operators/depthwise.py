@@ -8,11 +8,12 @@ groups=channels)``. On a CPU the method is chosen by shape:
 
 The gradient of the input is the forward convolution with the kernel flipped, many times faster than the
 library's own backward; the gradient of large kernels is a correlation taken by Fourier transform. On other
-devices the library's own convolution runs.
+devices the library's own convolution runs; ``"triton"`` (`depthwise_triton`) is there for CUDA on request.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any, Literal, get_args
 
 import torch
@@ -23,7 +24,7 @@ from LKSegmentLib.errors import InputError
 
 from . import depthwise_cpu, depthwise_fft
 
-Method = Literal["auto", "direct", "fft", "library"]
+Method = Literal["auto", "direct", "fft", "library", "triton"]
 
 # Above this kernel edge the transform beats the library's direct weight gradient (measured on 2 AVX-512 cores).
 _DIRECT_WEIGHT_GRADIENT_EDGE = 5
@@ -40,7 +41,8 @@ def depthwise_conv3d(
         weight: ``(channels, 1, a, b, c)`` with odd edges.
         bias: ``(channels,)`` or None.
         dilation: distance between kernel taps in voxels, the same along every axis.
-        method: ``"auto"`` chooses; ``"direct"``, ``"fft"`` (dense kernels) and ``"library"`` insist.
+        method: ``"auto"`` chooses; ``"direct"``, ``"fft"`` (dense kernels), ``"library"`` and ``"triton"``
+            (CUDA, where Triton is installed; not yet run on a GPU) insist.
 
     Returns:
         ``(batch, channels, k, j, i)``; in channels-last memory where the direct method ran.
@@ -96,6 +98,19 @@ def _check(x: Tensor, weight: Tensor, dilation: int, method: str) -> None:
         raise InputError(f"The method is one of {', '.join(get_args(Method))}; got {method!r}.")
     if method == "fft" and dilation != 1:
         raise InputError("The method 'fft' takes dense kernels only; use 'auto' for a dilated one.")
+    if method == "triton":
+        _check_triton(x, weight)
+
+
+def _check_triton(x: Tensor, weight: Tensor) -> None:
+    if importlib.util.find_spec("triton") is None:
+        raise InputError("The method 'triton' needs the package triton, which is not installed here; use 'auto'.")
+    from . import depthwise_triton
+
+    if not depthwise_triton.runs_on(x.device) or x.dtype not in depthwise_triton.TYPES or x.dtype != weight.dtype:
+        raise InputError(
+            f"The method 'triton' takes CUDA tensors of single or half precision; got {x.dtype} on {x.device}."
+        )
 
 
 def _chosen(x: Tensor, weight: Tensor, dilation: int) -> str:
@@ -115,6 +130,10 @@ def _chosen(x: Tensor, weight: Tensor, dilation: int) -> str:
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, method: str) -> Tensor:
     if method == "fft":
         return depthwise_fft.convolve(x, weight, bias)
+    if method == "triton":
+        from . import depthwise_triton
+
+        return depthwise_triton.convolve(x, weight, bias, dilation)
     return depthwise_cpu.direct(x, weight, bias, dilation)
 
 

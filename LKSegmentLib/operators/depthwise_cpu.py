@@ -63,8 +63,8 @@ class PackedDepthwise:
 
     @staticmethod
     def takes_whole(x: Tensor) -> bool:
-        """Whether a map is better convolved at once than in slabs."""
-        return x.numel() * x.element_size() <= _ONE_SLAB_BYTES
+        """Whether a map is better convolved at once than in slabs; always so on other devices than a CPU."""
+        return x.device.type != "cpu" or x.numel() * x.element_size() <= _ONE_SLAB_BYTES
 
     def __call__(self, x: Tensor) -> Tensor:
         """(planes, rows, columns, channels) → the same shape."""
@@ -99,7 +99,7 @@ class PackedDepthwise:
         return out
 
     def _group(self, columns: int, halves: list[int], x: Tensor) -> int:
-        if x.numel() * x.element_size() <= _SMALL_BYTES:
+        if x.device.type != "cpu" or x.numel() * x.element_size() <= _SMALL_BYTES:
             return x.shape[3]
         rows = (2 * halves[0] + 1) * (2 * halves[1] + 1)
         return max(_LANES, _ROWS_BYTES // (rows * columns * x.element_size()) // _LANES * _LANES)

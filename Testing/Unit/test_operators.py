@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as functional
@@ -179,3 +184,37 @@ def test_packed_doubling_is_the_transposed_convolution() -> None:
     doubling = packed.PackedDoubling(weight, bias)
     torch.testing.assert_close(doubling(x), packed.to_voxels(expected), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(doubling.mean(x.mean((0, 1, 2))), expected.mean((0, 2, 3, 4)), rtol=1e-5, atol=1e-5)
+
+
+TRITON_CHECK = """
+import torch
+from LKSegmentLib.operators import depthwise_conv3d
+device = "cuda" if torch.cuda.is_available() else "cpu"
+for edges, dilation, size in (((5, 5, 5), 1, (3, 9, 34)), ((7, 7, 7), 3, (4, 5, 6)), ((3, 5, 1), 2, (2, 3, 4))):
+    x = torch.randn(2, 3, *size, device=device)
+    weight, bias = torch.randn(3, 1, *edges, device=device), torch.randn(3, device=device)
+    for b in (bias, None):
+        ours = depthwise_conv3d(x, weight, b, dilation, method="triton").double().cpu()
+        b = None if b is None else b.double().cpu()
+        exact = depthwise_conv3d(x.double().cpu(), weight.double().cpu(), b, dilation, method="library")
+        assert float((ours - exact).abs().max()) < 1e-5 * float(exact.abs().max()), (edges, dilation)
+print("checked")
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+def test_triton_kernel_against_double_precision() -> None:
+    environment = dict(os.environ)
+    if not torch.cuda.is_available():
+        environment["TRITON_INTERPRET"] = "1"
+    done = subprocess.run(
+        [sys.executable, "-c", TRITON_CHECK], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.stdout.strip() == "checked", done.stderr[-2000:]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU the kernel runs")
+def test_triton_is_refused_in_a_sentence_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(InputError, match="method 'triton'"):
+        depthwise_conv3d(torch.zeros(1, 2, 4, 4, 4), torch.zeros(2, 1, 3, 3, 3), method="triton")
