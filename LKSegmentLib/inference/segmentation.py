@@ -96,8 +96,7 @@ def segment_volume(
 
     progress     called as progress(stage, fraction) with the stages "preparing", "windows", "labels"
     cancelled    asked between windows; when it says True the run ends with Cancelled
-    recorder     watches the windows; the labels are the same with and without one, but for voxels whose two
-                 best classes differ by no more than rounding: without one the network runs prepared for speed
+    recorder     watches the windows; the labels are the same with and without one, to the last bit
     slab_limit   bytes for the sums of overlapping windows; a smaller one costs time, never accuracy
 
     Raises InputError for a package, device or volume that do not go together, RunError when the memory does not
@@ -120,9 +119,9 @@ def segment_volume(
         recorder.start(layout, preparation.working)
     labels = np.zeros(preparation.order.canonical.shape, dtype=np.uint16)
     sums_on = sums_device(plan, torch_device)
-    # A recorder listens inside the network, where the prepared form has other insides.
-    fast = torch_device.type == "cpu" and recorder is None
-    with torch.inference_mode(), prepare_for_inference(network) if fast else nullcontext():
+    # Also while a recorder watches, so that it changes nothing; taps look into the ordinary form beside it.
+    on_cpu = torch_device.type == "cpu"
+    with torch.inference_mode(), prepare_for_inference(network) if on_cpu else nullcontext():
         for tile in plan.tiles:
             slabs = stitched(layout, tile.region, manifest.out_channels, runner, sums_on)
             write_labels(slabs, tile, maps, manifest, labels)
