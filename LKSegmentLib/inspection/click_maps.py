@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as functional
+from scipy.stats import rankdata
 from torch import Tensor
 
 from LKSegmentLib.errors import InputError
@@ -27,16 +29,42 @@ class _Exposed:
     layer: str
     stride: int
     decoder: bool
-    reduce: Callable[[Tensor], Tensor]  # (1, c, k, j, i) → (k, j, i)
+    reduce: Callable[[Tensor, Tensor], Tensor]  # output (1, c, k, j, i), logits of the window → (k, j, i)
     passport: dict[str, Any]
+    chosen: Callable[[Tensor, Tensor], dict[str, Any]] = lambda output, logits: {}  # what was chosen on this image
 
 
-def _attention_mean(output: Tensor) -> Tensor:
+def _attention_mean(output: Tensor, logits: Tensor) -> Tensor:
     return output[0].mean(0)
 
 
-def _channel(index: int) -> Callable[[Tensor], Tensor]:
-    return lambda output: output[0, index]
+def _channel(index: int) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda output, logits: output[0, index]
+
+
+def separation(output: Tensor, logits: Tensor) -> np.ndarray[Any, Any]:
+    """How well each channel of ``output (1, c, k, j, i)`` separates the answer: the area under its ROC curve, ``(c,)``.
+
+    The answer is where the logits ``(1, 1, K, J, I)``, averaged to the map's voxels, are positive; 0.5 everywhere when
+    it is empty or fills the window.
+    """
+    answer = (functional.adaptive_avg_pool3d(logits.float(), list(output.shape[2:])) > 0).flatten().cpu().numpy()
+    inside, outside = int(answer.sum()), int((~answer).sum())
+    values = output[0].flatten(1).float().cpu().numpy()
+    if not inside or not outside:
+        return np.full(len(values), 0.5)
+    ranks = rankdata(values, axis=1)
+    areas: np.ndarray[Any, Any] = (ranks[:, answer].sum(1) - inside * (inside + 1) / 2) / (inside * outside)
+    return areas
+
+
+def _closest_channel(output: Tensor, logits: Tensor) -> Tensor:
+    return output[0, int(separation(output, logits).argmax())]
+
+
+def _which_channel(output: Tensor, logits: Tensor) -> dict[str, Any]:
+    areas = separation(output, logits)
+    return {"channel": int(areas.argmax()), "channels": len(areas), "area under ROC": round(float(areas.max()), 3)}
 
 
 _GATE = {"unit": "none (a factor)", "range": [0.0, 1.0], "kind": "native gate", "sentence": SENTENCE}
@@ -54,12 +82,29 @@ def _kernel_gate(name: str, layer: str, stride: int, decoder: bool, index: int) 
         | {
             "operator": f"w{index + 1} of per-kernel selection: multiplies the response of the {kernel} alone",
             "neutral": 0.5,
-            "identifiable": "yes: each map multiplies its own kernel's response (per-kernel selection, not D-Net's sum)",
+            "identifiable": "yes: each map multiplies its own kernel's response (per-kernel selection, not a sum)",
         },
     )
 
 
+_ATTENTION = "A = sigmoid(PW(DW(DWD(f)))), out = A·f + f, K = 21, d = 3"
+
 EXPOSED: tuple[_Exposed, ...] = (
+    _Exposed(
+        "LK attention (channel closest to the mask)",
+        "attention.gate",
+        4,
+        True,
+        _closest_channel,
+        _GATE
+        | {
+            "operator": f"{_ATTENTION}; of all channels the one whose gate separates the mask best",
+            "neutral": 0.5,
+            "identifiable": "yes: a gate of its channel; it was chosen because it resembles the mask, so that it does "
+            "is no finding",
+        },
+        _which_channel,
+    ),
     _Exposed(
         "LK attention (mean)",
         "attention.gate",
@@ -68,7 +113,7 @@ EXPOSED: tuple[_Exposed, ...] = (
         _attention_mean,
         _GATE
         | {
-            "operator": "A = sigmoid(PW(DW(DWD(f)))), out = A·f + f, K = 21, d = 3; mean over the channels",
+            "operator": f"{_ATTENTION}; mean over the channels",
             "neutral": 0.5,
             "identifiable": "each channel's gate is; their mean is a summary that no single computation uses",
         },
@@ -79,7 +124,7 @@ EXPOSED: tuple[_Exposed, ...] = (
     _kernel_gate("far-kernel gate, encoder 1/2", "encoder.0.0", 2, False, 1),
 )
 
-DEFAULT_LAYERS = ("LK attention (mean)",)
+DEFAULT_LAYERS = ("LK attention (channel closest to the mask)",)
 
 
 def click_maps(
@@ -105,12 +150,14 @@ def click_maps(
     chosen = [names[name] for name in wanted]
     tensor = torch.from_numpy(state.inputs)[None].to(session.device, memory_format=torch.channels_last_3d)
     with torch.inference_mode(), recorded(session.network, [exposed.layer for exposed in chosen]) as outputs:
-        session.network(tensor)
-    return [_as_map(exposed, outputs[exposed.layer], state, session) for exposed in chosen]
+        logits = session.network(tensor)
+    return [_as_map(exposed, outputs[exposed.layer], logits, state, session) for exposed in chosen]
 
 
-def _as_map(exposed: _Exposed, output: Tensor, state: ClickState, session: ClickModelSession) -> Map:
-    values = exposed.reduce(output).float().cpu().numpy().astype(np.float32)
+def _as_map(
+    exposed: _Exposed, output: Tensor, logits: Tensor, state: ClickState, session: ClickModelSession
+) -> Map:
+    values = exposed.reduce(output, logits).float().cpu().numpy().astype(np.float32)
     offset = (exposed.stride - 1) / 2 if exposed.decoder else 0.0
     k, j, i = values.shape
     grid = reduced_grid(state.window.window_grid, exposed.stride, (k, j, i), offset)
@@ -121,6 +168,7 @@ def _as_map(exposed: _Exposed, output: Tensor, state: ClickState, session: Click
         "network": manifest.network,
         "layer": exposed.layer,
         **exposed.passport,
+        **exposed.chosen(output, logits),
         "native spacing mm": round(state.window.step * exposed.stride, 6),
         "native shape (k, j, i)": [k, j, i],
         "first voxel centred at (window voxels)": offset,

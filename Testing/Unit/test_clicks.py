@@ -36,7 +36,9 @@ def click_package(window: int = 32, network: torch.nn.Module | None = None) -> S
     return SimpleNamespace(manifest=manifest, network=lambda device: (network or AlikeNetwork()).eval())
 
 
-def ball_volume(shape=(40, 60, 60), radius_mm=9.0, matrix=None) -> tuple[Volume, np.ndarray, tuple[float, float, float]]:
+def ball_volume(
+    shape=(40, 60, 60), radius_mm=9.0, matrix=None
+) -> tuple[Volume, np.ndarray, tuple[float, float, float]]:
     matrix = np.diag([1.0, 1.0, 1.5, 1.0]) if matrix is None else matrix
     volume = Volume(np.zeros(shape, np.float32), matrix)
     centre = volume.grid.centre_ras

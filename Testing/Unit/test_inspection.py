@@ -11,7 +11,7 @@ import torch
 
 from LKSegmentLib.errors import InputError
 from LKSegmentLib.inference.clicks import ClickModelSession
-from LKSegmentLib.inspection.click_maps import DEFAULT_LAYERS, EXPOSED, click_maps
+from LKSegmentLib.inspection.click_maps import DEFAULT_LAYERS, EXPOSED, click_maps, separation
 from LKSegmentLib.inspection.maps import reduced_grid
 from LKSegmentLib.inspection.taps import recorded
 from LKSegmentLib.networks.lk_click import LKClick
@@ -22,7 +22,9 @@ from LKSegmentLib.volumes import Grid, Volume
 def random_session(volume: Volume, window: int = 32) -> ClickModelSession:
     torch.manual_seed(0)
     network = LKClick(in_channels=len(CHANNELS), layer_scale=1.0).eval()
-    manifest = SimpleNamespace(name="random", network="lk_click", kind="click", in_channels=len(CHANNELS), window=(window,) * 3)
+    manifest = SimpleNamespace(
+        name="random", network="lk_click", kind="click", in_channels=len(CHANNELS), window=(window,) * 3
+    )
     return ClickModelSession(volume, SimpleNamespace(manifest=manifest, network=lambda device: network))
 
 
@@ -68,14 +70,16 @@ def test_maps_have_passports_and_values_of_a_gate() -> None:
     for found in maps:
         assert 0 <= found.volume.array.min() and found.volume.array.max() <= 1
         again = json.loads(json.dumps(found.passport))
-        assert {"network", "layer", "kind", "unit", "range", "neutral", "identifiable", "stitching", "sentence"} <= set(again)
+        assert {"network", "layer", "kind", "unit", "range", "neutral", "identifiable", "stitching", "sentence"} <= set(
+            again
+        )
 
 
 def test_the_map_is_what_the_network_computed() -> None:
     volume = oblique_volume()
     session = random_session(volume)
     points = [Point(tuple(volume.grid.centre_ras))]
-    (found,) = click_maps(session, points)
+    (found,) = click_maps(session, points, ["LK attention (mean)"])
     seen = {}
     handle = session.network.attention.register_forward_pre_hook(lambda module, inputs: seen.update(f=inputs[0]))
     with torch.inference_mode():
@@ -102,7 +106,9 @@ def local_only(network: torch.nn.Module) -> torch.nn.Module:
 
 @pytest.mark.parametrize("name", [exposed.name for exposed in EXPOSED])
 @pytest.mark.parametrize("voxel", [(16, 16, 16), (8, 24, 16), (24, 8, 8)])
-def test_an_impulse_in_the_image_lands_in_the_map_within_one_of_its_voxels(name: str, voxel: tuple[int, int, int]) -> None:
+def test_an_impulse_in_the_image_lands_in_the_map_within_one_of_its_voxels(
+    name: str, voxel: tuple[int, int, int]
+) -> None:
     volume = oblique_volume()
     session = random_session(volume)
     points = [Point(tuple(volume.grid.centre_ras))]
@@ -115,14 +121,31 @@ def test_an_impulse_in_the_image_lands_in_the_map_within_one_of_its_voxels(name:
     changed = []
     for given in (inputs, hit):
         with torch.inference_mode(), recorded(network, [exposed.layer]) as outputs:
-            network(given)
-        changed.append(exposed.reduce(outputs[exposed.layer]))
+            logits = network(given)
+        # channel 0 where a channel is chosen by the mask: the choice may differ between the two images
+        chosen = outputs[exposed.layer][0, 0] if "channel closest" in name else None
+        changed.append(exposed.reduce(outputs[exposed.layer], logits) if chosen is None else chosen)
     change = (changed[1] - changed[0]).abs().numpy()
     assert change.max() > 0
     lit = np.argwhere(change > 0.5 * change.max()).mean(0)
     window = session.state_for(points).window.window_grid
     distance = window.ijk_of(found.volume.grid.ras_of(lit[::-1])) - np.array(voxel[::-1])
     assert np.abs(distance).max() <= exposed.stride, "more than one voxel of the map along an axis"
+
+
+def test_the_channel_closest_to_the_mask_is_found_and_named() -> None:
+    output = torch.rand(1, 4, 6, 6, 6, generator=torch.Generator().manual_seed(3))
+    logits = torch.full((1, 1, 24, 24, 24), -1.0)
+    logits[..., 8:16, 8:16, 8:16] = 1.0
+    output[0, 2, 2:4, 2:4, 2:4] += 1.0
+    areas = separation(output, logits)
+    assert areas.argmax() == 2 and areas[2] == 1.0 and 0.2 < areas[0] < 0.8
+    assert (separation(output, logits * 0 - 1) == 0.5).all()
+    volume = oblique_volume()
+    session = random_session(volume)
+    (found,) = click_maps(session, [Point(tuple(volume.grid.centre_ras))])
+    assert 0 <= found.passport["channel"] < found.passport["channels"] == 64
+    assert 0.5 <= found.passport["area under ROC"] <= 1
 
 
 def test_reduced_grids_follow_both_conventions() -> None:
