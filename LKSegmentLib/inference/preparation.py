@@ -122,12 +122,11 @@ def prepared_volume(
     check_channels(volume, manifest.channels)
     preparation = preparation_for(volume.grid, manifest.spacing)
     array = volume.array if volume.array.ndim == 4 else volume.array[np.newaxis]
-    parts = []
+    result = np.empty((len(array), *preparation.working.shape), np.float32)
     for number, channel in enumerate(manifest.channels):
-        parts.append(prepared_channel(volume.with_array(array[number]), channel.intensity, preparation))
+        result[number] = prepared_channel(volume.with_array(array[number]), channel.intensity, preparation)
         if progress is not None:
             progress((number + 1) / len(array))
-    result = parts[0][np.newaxis] if len(parts) == 1 else np.stack(parts)
     return PreparedVolume(result, preparation, tuple(channel.intensity.padding for channel in manifest.channels))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import permutations, product
 
 import numpy as np
@@ -105,3 +106,15 @@ def test_devices_are_never_exchanged_silently() -> None:
         with pytest.raises(InputError, match="choose one of auto"):
             resolve_device(name)
     assert resolve_device(" CPU ") == torch.device("cpu")
+
+
+def test_several_channels_are_never_held_twice() -> None:
+    channels = [{"name": name, "intensity": {"rule": "none"}} for name in "abcdefgh"]
+    manifest = manifest_from({**GOOD, "in_channels": 8, "channels": channels, "spacing": None}, "The manifest")
+    volume = Volume(np.ones((8, 32, 32, 32), np.float32), np.eye(4))
+    tracemalloc.start()
+    prepared = prepared_volume(volume, manifest)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert prepared.array.shape == volume.array.shape
+    assert peak < 1.5 * volume.array.nbytes
