@@ -19,7 +19,7 @@ from LKSegmentLib.version import __version__
 
 if TYPE_CHECKING:
     from LKSegmentLib import networks, packages
-    from LKSegmentLib.scripting import ClickSession, inspect, segment
+    from LKSegmentLib.scripting import ClickSession, inspect, reach, segment
     from LKSegmentLib.volumes import Volume, read_volume, write_volume
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "inspect",
     "networks",
     "packages",
+    "reach",
     "read_volume",
     "segment",
     "write_volume",
@@ -38,6 +39,7 @@ _ROOM_OF = {
     "ClickSession": "LKSegmentLib.scripting",
     "Volume": "LKSegmentLib.volumes",
     "inspect": "LKSegmentLib.scripting",
+    "reach": "LKSegmentLib.scripting",
     "read_volume": "LKSegmentLib.volumes",
     "segment": "LKSegmentLib.scripting",
     "write_volume": "LKSegmentLib.volumes",

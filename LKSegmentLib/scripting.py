@@ -1,4 +1,4 @@
-"""The names people script against: `segment`, `ClickSession`, `inspect`.
+"""The names people script against: `segment`, `ClickSession`, `inspect`, `reach`.
 
 They call the same engine as the panel and the command, in this process: the same input gives the same voxels.
 Errors are `InputError` (the input can be mended), `RunError` (it failed while running) and `Cancelled`.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,13 @@ from LKSegmentLib.engine.failures import plain_errors
 from LKSegmentLib.engine.results import Map, MaskBox, SegmentResult
 from LKSegmentLib.engine.service import Service
 from LKSegmentLib.errors import InputError
+from LKSegmentLib.packages import load, read_manifest
+from LKSegmentLib.packages.store import locate
 from LKSegmentLib.prompts import Point
 from LKSegmentLib.volumes import Volume
+
+if TYPE_CHECKING:
+    from LKSegmentLib.inspection.reach import Reach
 
 Mask = NDArray[np.bool_]
 Progress = Callable[[str, float], None]
@@ -138,28 +143,96 @@ def inspect(
     layers: Sequence[str] | None = None,
     points: Iterable[tuple[Triple, bool]] | None = None,
     device: str = "auto",
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> tuple[Volume, list[Map]]:
-    """Run a click model and record its attention; the answer is the same as without recording.
+    """Run a model and record what it shows of itself; the answer is the same as without recording.
 
     Args:
-        volume: one channel, (k, j, i).
-        model: name of an installed click model, or path of a model package.
-        layers: names of the maps wanted; None for all.
-        points: [((r, a, s), positive), ...] in order, RAS mm.
+        volume: the image; for a click model one channel, (k, j, i).
+        model: name of an installed model, or path of a model package.
+        layers: names of the maps wanted, "NAME" or "NAME #5" for one channel; None for a default set (of a click
+            model: all).
+        points: for a click model [((r, a, s), positive), ...] in order, RAS mm.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        progress, cancelled: as of `segment`; whole-volume models only.
+        announce: told in one sentence, before a whole volume is computed, how much memory and time it will take.
 
     Returns:
-        The mask as a Volume of uint8 on the input's grid, and the maps: `.name`, `.volume`, `.passport`.
+        The mask (uint8) or the labels (uint16) as a Volume on the input's grid, and the maps: `.name`, `.volume`
+        (raw values on the map's own grid), `.passport`. A map stitched from several windows is followed by
+        "NAME: window disagreement".
 
     Raises:
-        InputError: no points, or a layer that the network does not have (the sentence lists those it has).
+        InputError: no points for a click model, a map or channel that the network does not have (the sentence lists
+            those it has), a model with nothing to show, maps that do not fit into the memory.
     """
-    clicks = _clicks(points)
+    clicks = tuple(Point(_three(ras), positive) for ras, positive in points or ())
+    if not _takes_clicks(model, clicks):
+        from LKSegmentLib.inspection.volume_maps import inspect_volume
+
+        with plain_errors(device):
+            return inspect_volume(volume, load(model), layers, device, progress, cancelled, announce)
     if not clicks:
         raise InputError("The maps of a click model depend on the clicks: give points=[((r, a, s), True), ...].")
     box, maps = _clicked(_service_with(volume), os.fspath(model), device, clicks, maps=True)
     mask = volume.with_array(box.full(volume.grid.shape).astype(np.uint8))
     return mask, chosen_maps(maps, layers)
+
+
+def reach(
+    volume: Volume,
+    model: str | os.PathLike[str] = "lk_click",
+    ras: Triple | None = None,
+    points: Iterable[tuple[Triple, bool]] | None = None,
+    device: str = "auto",
+    label: int | None = None,
+) -> Reach:
+    """From where in the image the answer at one place comes: the effective receptive field, in millimetres.
+
+    Args:
+        volume: the image.
+        model: name of an installed model, or path of a model package.
+        ras: the place (r, a, s), mm; None: of a click model the last click, else the middle of the volume.
+        points: for a click model [((r, a, s), positive), ...] in order, RAS mm.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        label: which output's logit; None: the largest at the place.
+
+    Returns:
+        `.volume`: size of the gradient on the window that the network saw; `.radii_mm`: {50: (i, j, k), 90: ...}, half
+        widths that hold so many percent of its energy; `.theoretical_mm`: what the kernels could touch;
+        `.passport`, `.sentence`.
+
+    Raises:
+        InputError: a place outside the volume or the window, no points for a click model, no such label.
+        RunError: the memory does not suffice, or the answer does not depend on the image.
+    """
+    clicks = tuple(Point(_three(place), positive) for place, positive in points or ())
+    takes_clicks = _takes_clicks(model, clicks)
+    if takes_clicks and not clicks:
+        raise InputError("The reach of a click model depends on the clicks: give points=[((r, a, s), True), ...].")
+    from LKSegmentLib.inspection.reach import click_reach, volume_reach
+
+    with plain_errors(device):
+        if not takes_clicks:
+            place = volume.grid.centre_ras if ras is None else ras
+            return volume_reach(volume, load(model), _three(place), device, label)
+        from LKSegmentLib.inference.clicks import ClickModelSession
+        from LKSegmentLib.inference.devices import resolve_device
+
+        session = ClickModelSession(volume, load(model), resolve_device(device))
+        return click_reach(session, clicks, clicks[-1].ras if ras is None else _three(ras))
+
+
+def _takes_clicks(model: str | os.PathLike[str], clicks: Sequence[Point]) -> bool:
+    """Whether the model is a click model. InputError when clicks are given to one that is not."""
+    manifest = read_manifest(locate(model))
+    if clicks and manifest.kind != "click":
+        raise InputError(
+            f"The model {manifest.name!r} works on whole volumes and takes no clicks: leave the points out."
+        )
+    return manifest.kind == "click"
 
 
 def chosen_maps(maps: list[Map], layers: Sequence[str] | None) -> list[Map]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Triple = tuple[float, float, float]
 
-_COORDINATE_OPTIONS = ("--point", "--negative")
+_COORDINATE_OPTIONS = ("--point", "--negative", "--reach")
 
 
 def joined(words: Sequence[str]) -> list[str]:

@@ -1,0 +1,72 @@
+"""`lksegment inspect` and the scripting names on a whole-volume model, with a package on disk."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import json_of, lksegment, sentence_of
+
+import LKSegmentLib as lk
+from LKSegmentLib.errors import InputError
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Unit"))
+
+from inspection_support import TINY, oblique_volume, tiny  # noqa: E402
+
+NAME = "spatial gate w1+w2, decoder 1/2 block 0"
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    network = tiny("dnet")
+    return lk.packages.save(
+        tmp_path_factory.mktemp("models") / "tiny",
+        network="dnet",
+        options=TINY["dnet"],
+        state_dict=network.state_dict(),
+        labels=["organ"],
+        window=(16, 16, 16),
+        intensity={"rule": "zscore"},
+        licence="CC0-1.0",
+    )
+
+
+def test_the_command_writes_labels_maps_passports_and_reach(package: Path, tmp_path: Path) -> None:
+    volume = oblique_volume((20, 24, 22))
+    lk.write_volume(volume, tmp_path / "image.nrrd")
+    ras = [float(value) for value in volume.grid.ras_of((11, 12, 9))]
+    place = ",".join(f"{value:.3f}" for value in ras)
+    words = ("inspect", tmp_path / "image.nrrd", "--model", package, "--maps", NAME, "--reach", place)
+    told = json_of(*words, "--device", "cpu", "-o", tmp_path / "maps")
+    assert [found["name"] for found in told["maps"]] == [NAME, f"{NAME}: window disagreement", "reach"]
+    passports = json.loads((tmp_path / "maps" / "labels-maps.json").read_text())
+    stem = "labels-spatial-gate-w1-w2-decoder-1-2-block-0"
+    assert list(passports) == [f"{stem}.nrrd", f"{stem}-window-disagreement.nrrd", "labels-reach.nrrd"]
+    labels, maps = lk.inspect(volume, model=package, layers=[NAME], device="cpu")
+    assert np.array_equal(lk.read_volume(tmp_path / "maps" / "labels.nrrd").array, labels.array)
+    assert np.array_equal(labels.array, lk.segment(volume, package, "cpu").labels.array)
+    written = lk.read_volume(tmp_path / "maps" / f"{stem}.nrrd")
+    np.testing.assert_allclose(written.array, maps[0].volume.array, atol=1e-5)
+    assert written.grid.matches(maps[0].volume.grid)
+    reach = lk.reach(volume, model=package, ras=ras, device="cpu")
+    recorded = passports["labels-reach.nrrd"]["half widths mm (i, j, k)"]
+    np.testing.assert_allclose(recorded["90 %"], reach.radii_mm[90], rtol=1e-3)
+
+
+def test_bad_names_places_and_points_are_refused_in_a_sentence(package: Path, tmp_path: Path) -> None:
+    volume = oblique_volume((20, 24, 22))
+    lk.write_volume(volume, tmp_path / "image.nrrd")
+    words = ("inspect", tmp_path / "image.nrrd", "-o", tmp_path / "maps")
+    assert NAME in sentence_of(lksegment(*words, "--model", package, "--maps", "heat"), 2)
+    assert "--point" in sentence_of(lksegment(*words), 2)
+    assert list((tmp_path / "maps").iterdir()) == []
+    with pytest.raises(InputError, match="takes no clicks"):
+        lk.inspect(volume, model=package, points=[((0, 0, 0), True)])
+    with pytest.raises(InputError, match="outside the volume"):
+        lk.reach(volume, model=package, ras=(500, 0, 0))
+    with pytest.raises(InputError, match="depends on the clicks"):
+        lk.reach(volume)
