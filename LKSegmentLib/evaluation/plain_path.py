@@ -12,9 +12,11 @@ from types import MethodType
 from typing import Any
 
 import torch
+import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from LKSegmentLib.networks.blocks.dynamic_large_kernel import DynamicLargeKernel, DynamicLargeKernelBlock
+from LKSegmentLib.networks.blocks.receptive_bias import ReceptiveBiasBlock
 from LKSegmentLib.operators import DepthwiseConv3d, PointwiseConv3d
 
 
@@ -39,11 +41,19 @@ def _block(self: DynamicLargeKernelBlock, x: Tensor) -> Tensor:
     return out
 
 
+def _receptive_block(self: ReceptiveBiasBlock, x: Tensor) -> Tensor:
+    kernel = self.kernel()
+    middle, groups = kernel.shape[-1] // 2, kernel.shape[0]
+    out: Tensor = self.act(self.norm(functional.conv3d(x, kernel, padding=middle, groups=groups)))
+    return out
+
+
 _FORWARDS: dict[type[nn.Module], Callable[..., Any]] = {
     DepthwiseConv3d: nn.Conv3d.forward,
     PointwiseConv3d: nn.Conv3d.forward,
     DynamicLargeKernel: _large_kernel,
     DynamicLargeKernelBlock: _block,
+    ReceptiveBiasBlock: _receptive_block,
 }
 
 

@@ -7,7 +7,8 @@ What is done depends on the network:
 
 - D-Net and the LK-attention U-Net run whole in the forms of `prepared`: channels-last memory, norms and layer
   scales folded into weights, nothing concatenated, large maps in slabs.
-- In any other network the blocks that these share (DLK, DFF, LK attention, Salience) are replaced in place.
+- In any other network the blocks that these share (DLK, DFF, LK attention, Salience) and the residual blocks of
+  Rep3D and DLKNETR are replaced.
 - Rep3D's masked kernels are computed once instead of at every call.
 
 Training, gradients, other devices, other number types and deep supervision take the ordinary way, also while
@@ -30,6 +31,7 @@ from .blocks.dynamic_large_kernel import DynamicLargeKernelBlock
 from .blocks.feature_fusion import DynamicFeatureFusion
 from .blocks.lk_attention import LKAttention
 from .blocks.receptive_bias import ReceptiveBiasConv3d
+from .blocks.residual import ResidualBlock, UpBlock
 from .blocks.salience import SalienceLayer
 from .constraints import check_input
 from .dnet import DNet
@@ -37,6 +39,7 @@ from .lka_unet import LKAUNet
 from .prepared.blocks import PreparedAttention, PreparedFusion, PreparedLargeKernelBlock
 from .prepared.dnet import PreparedDNet, PreparedSalience
 from .prepared.lka_unet import PreparedLKAUNet
+from .prepared.residual import PreparedResidualBlock, PreparedUpBlock
 
 _WHOLE: dict[type[nn.Module], Callable[[Any], Callable[..., Tensor]]] = {
     DNet: PreparedDNet,
@@ -47,6 +50,8 @@ _BLOCKS: dict[type[nn.Module], Callable[[Any], Callable[..., Tensor]]] = {
     DynamicFeatureFusion: PreparedFusion,
     LKAttention: PreparedAttention,
     SalienceLayer: PreparedSalience,
+    ResidualBlock: PreparedResidualBlock,
+    UpBlock: PreparedUpBlock,
 }
 
 
@@ -162,7 +167,6 @@ class _Prepared:
         return stacked.permute(0, 4, 1, 2, 3)
 
     def _applies(self, *maps: Tensor) -> bool:
-        x = maps[0]
         needs_gradients = torch.is_grad_enabled() and any(
             tensor.requires_grad for tensor in (*maps, *self._module.parameters())
         )
@@ -170,9 +174,17 @@ class _Prepared:
             needs_gradients
             or self._module.training
             or getattr(self._module, "deep_supervision", False)
-            or any(y.device.type != "cpu" or y.dtype != torch.float32 or y.shape != x.shape for y in maps)
+            or any(x.device.type != "cpu" or x.dtype != torch.float32 for x in maps)
             or torch.is_autocast_enabled("cpu")
+            or not self._fits(*maps)
         )
+
+
+    def _fits(self, *maps: Tensor) -> bool:
+        """Maps of sizes that do not fit are for the module's own forward, to crop or to refuse."""
+        if isinstance(self._fast, PreparedUpBlock):
+            return self._fast.takes(*maps)
+        return all(x.shape == maps[0].shape for x in maps)
 
 
 class _HalfPrecision:

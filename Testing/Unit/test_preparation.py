@@ -26,6 +26,7 @@ SMALL = [
     ),
     ("lk_click", {"feature_sizes": (8, 8, 8, 16)}, (16, 24, 32)),
     ("dlknetr", {"feature_sizes": (4, 6, 8, 10, 12), "depths": (1, 1, 1, 1, 1)}, (35, 33, 37)),
+    ("dlknetr", {"feature_sizes": (4, 6, 8, 10, 12), "depths": (1, 1, 1, 1, 1)}, (32, 32, 32)),
     (
         "rep3d",
         {"feature_sizes": (4, 4, 6, 8), "hidden_size": 8, "depths": (1, 1, 1, 1), "kernel_size": 5},
@@ -101,7 +102,7 @@ def test_blocks_of_other_networks_are_found() -> None:
         pass
     replaced = networks.prepare_for_inference(click).replaced
     assert "attention" in replaced and "decoder_half.0" in replaced
-    masked = network_of(*SMALL[7][:2])
+    masked = network_of(*SMALL[8][:2])
     assert "rep3d.stages.0.0" in networks.prepare_for_inference(masked).replaced
 
 
