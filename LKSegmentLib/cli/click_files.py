@@ -172,7 +172,8 @@ class _PreparedScene:
         layout.arrange(self.context, image, structure.centre_ras, overlay, _OVERLAY_OPACITY)
         if overlay is not None:  # the outline stays; a filled segment would hide the map
             layout.set_fill(self.node, 0.0)
-            overlays.add_legend(overlay, structure.maps[0].name, [layout.slice_node(self.context, "Red").GetID()])
+            title = structure.maps[0].name.partition(" (")[0]  # the name in full is in the scene and in the passport
+            overlays.add_legend(overlay, title, [layout.slice_node(self.context, "Red").GetID()])
         if structure.voxels:
             layout.look_at(self.context, layout.show_surface(self.node))
         if targets.picture is not None:

@@ -122,7 +122,7 @@ class EngineClient:
         """What works in the worker: Python, torch, devices; the result is a dict (docs/protocol.md)."""
         return self._submit("doctor")
 
-    def cancel(self, job: Job, force_after: float = 3.0) -> None:
+    def cancel(self, job: Job, force_after: float = 2.5) -> None:
         """Stops a job. A running one may end by itself for ``force_after`` seconds, then its worker is killed."""
         if job in self._waiting:
             self._waiting.remove(job)

@@ -48,7 +48,8 @@ def separation(output: Tensor, logits: Tensor) -> np.ndarray[Any, Any]:
     The answer is where the logits ``(1, 1, K, J, I)``, averaged to the map's voxels, are positive; 0.5 everywhere when
     it is empty or fills the window.
     """
-    answer = (functional.adaptive_avg_pool3d(logits.float(), list(output.shape[2:])) > 0).flatten().cpu().numpy()
+    k, j, i = output.shape[2:]
+    answer = (functional.adaptive_avg_pool3d(logits.float(), (k, j, i)) > 0).flatten().cpu().numpy()
     inside, outside = int(answer.sum()), int((~answer).sum())
     values = output[0].flatten(1).float().cpu().numpy()
     if not inside or not outside:

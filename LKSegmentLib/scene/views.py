@@ -235,7 +235,7 @@ class SliceView(OffscreenView):
         self._logics = logics
         self._group.SetMRMLDisplayableNode(self.node)
         self._draw_legends(context)
-        self.label(f"{orientation}   {_offset_text(orientation, self.logic.GetSliceOffset())}", color)
+        self.label(f"{orientation}   {_place_text(orientation, self.node)}", color)
 
     def close(self) -> None:
         self._logics.RemoveItem(self.logic)
@@ -319,9 +319,11 @@ def _what_is_missing(code: int | None) -> str:
     )
 
 
-def _offset_text(orientation: str, offset: float) -> str:
-    directions = {"Axial": ("S", "I"), "Coronal": ("A", "P"), "Sagittal": ("R", "L")}[orientation]
-    return f"{directions[0] if offset >= 0 else directions[1]} {abs(offset):.1f} mm"
+def _place_text(orientation: str, slice_node: Node) -> str:
+    """Where the slice lies, in the world: the offset alone counts along the slice's normal, which may point to L."""
+    axis, directions = {"Sagittal": (0, "RL"), "Coronal": (1, "AP"), "Axial": (2, "SI")}[orientation]
+    place = slice_node.GetSliceToRAS().GetElement(axis, 3)
+    return f"{directions[0] if place >= 0 else directions[1]} {abs(place):.1f} mm"
 
 
 def image_data(pixels: NDArray[np.uint8]) -> Any:

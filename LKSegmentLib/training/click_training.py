@@ -92,8 +92,7 @@ class ClickTrainer:
         self.folder = folder
         self.device = torch.device(device)
         torch.manual_seed(recipe.seed)
-        layout = torch.channels_last_3d
-        self.network = LKClick(in_channels=len(CHANNELS)).to(self.device, memory_format=layout)
+        self.network = LKClick(in_channels=len(CHANNELS)).to(self.device)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay

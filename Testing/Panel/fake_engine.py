@@ -73,7 +73,7 @@ class FakeEngine:
         self._waiting.append(job)
         return job
 
-    def cancel(self, job: Job, force_after: float = 3.0) -> None:
+    def cancel(self, job: Job, force_after: float = 2.5) -> None:
         self.cancelled.append(job)
         if job in self._waiting:
             self._waiting.remove(job)
