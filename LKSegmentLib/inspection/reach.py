@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -35,6 +36,10 @@ PERCENT = (50, 90)
 SENTENCE = "Shows where a small change of the image would change this logit; it does not prove what the answer needs."
 
 Triple = tuple[float, float, float]
+
+# Gradients of the maps that are kept, and work space.
+_BESIDE = 2
+_KEPT: WeakKeyDictionary[nn.Module, float] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -249,28 +254,38 @@ def _voxel(grid: Grid, ras: Sequence[float]) -> tuple[int, int, int]:
 
 
 def _check_memory(network: nn.Module, manifest: Manifest, image: Tensor) -> None:
-    """RunError when what must be kept for the way back does not fit; measured on the smallest window."""
-    smallest = int(max(getattr(network, "minimum_size", 1), getattr(network, "size_multiple", 1), SMALLEST_SAMPLE))
-    k, j, i = (min(length, smallest) for length in image.shape[2:])
-    kept: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    if (k, j, i) == tuple(image.shape[2:]):
-        return  # as small as it gets
-    sample = torch.zeros((1, image.shape[1], k, j, i), device=image.device, requires_grad=True)
-    with failures_of(manifest, "a window before the run"), torch.enable_grad():
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            network(sample)
-    needed = math.ceil(2 * sum(kept.values()) * math.prod(image.shape[2:]) / (k * j * i))
+    """RunError when what must be kept for the way back does not fit."""
+    voxels = math.prod(image.shape[2:])
+    if network not in _KEPT:
+        _KEPT[network] = _kept_per_voxel(network, manifest, image)
+    needed = math.ceil(_BESIDE * _KEPT[network] * voxels)
     free = torch.cuda.mem_get_info(image.device)[0] if image.device.type == "cuda" else free_memory()
     if free is not None and needed > free:
         raise RunError(
             f"The reach needs about {in_words(needed)} of memory and {in_words(free)} are free: close other programs "
             "or choose another device."
         )
+
+
+def _kept_per_voxel(network: nn.Module, manifest: Manifest, image: Tensor) -> float:
+    """Bytes that are kept for the way back, for each voxel of the window; measured on the smallest window."""
+    smallest = int(max(getattr(network, "minimum_size", 1), getattr(network, "size_multiple", 1), SMALLEST_SAMPLE))
+    k, j, i = (min(length, smallest) for length in image.shape[2:])
+    weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    sample = torch.zeros((1, image.shape[1], k, j, i), device=image.device, requires_grad=True)
+    with failures_of(manifest, "a window before the run"), torch.enable_grad():
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            answer = network(sample)
+    del answer  # it holds everything that was counted
+    return sum(kept.values()) / (k * j * i)
 
 
 def _lk_click_voxels(network: LKClick) -> int:
