@@ -55,7 +55,7 @@ NETWORK_CASES = (
     NetworkCase("D-Net", "dnet", {}, ratio=2.5, rate=0.65, memory=0.5),
     NetworkCase("LK U-Net mid", "lka_unet", {"variant": "mid"}, out_channels=7, ratio=1.7, rate=0.65),
     NetworkCase("LK U-Net full", "lka_unet", {"variant": "full"}, out_channels=7, ratio=3.0),
-    NetworkCase("Rep3D", "rep3d", {}),
+    NetworkCase("Rep3D, 64³", "rep3d", {}, size=(64, 64, 64)),
 )
 
 

@@ -23,7 +23,7 @@ imported libraries, weights included. The *matrix rate* is what `torch.mm` reach
 2048 × 2048 matrices in the same run. It is no upper bound everywhere: on some processors torch's convolutions run
 faster than its matrix products, and the share passes 100 %.
 
-## Networks, 96 × 96 × 96, batch 1
+## Networks: one window of 96 × 96 × 96 voxels, where nothing else is said
 
 {networks}
 {machine}
