@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from LKSegmentLib.errors import Cancelled, InputError
 from LKSegmentLib.prompts import CHANNELS, Point, PromptChannels
-from LKSegmentLib.volumes import Grid, Volume, canonical_axes
+from LKSegmentLib.volumes import Grid, Volume, canonical_axes, sanitized
 
 from .click_window import Box, ClickWindow
 
@@ -81,7 +81,8 @@ class ClickModelSession:
         device: where the network runs.
 
     Raises:
-        InputError: several channels, or a package that is no click model.
+        InputError: several channels, no usable voxel, or a package that is no click model. Single voxels that are
+            no numbers are replaced, and a VolumeWarning says so.
     """
 
     def __init__(self, volume: Volume, package: Package, device: torch.device | str = "cpu") -> None:
@@ -92,6 +93,8 @@ class ClickModelSession:
         manifest = package.manifest
         if manifest.kind != "click" or manifest.in_channels != len(CHANNELS):
             raise InputError(f"The model {manifest.name!r} does not take clicks; choose one that does: lk_click.")
+        if volume.array.dtype.kind == "f":  # integers are always usable, and stay as small as they are
+            volume = sanitized(volume)
         self.volume = volume
         self.package = package
         self.device = torch.device(device)

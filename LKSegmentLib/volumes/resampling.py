@@ -54,6 +54,9 @@ def resample(
 
 
 def _fill_value(array: NDArray[Any], fill: float | None, interpolation: str) -> float:
+    if fill is not None and array.dtype.kind in "iu":
+        limits = np.iinfo(array.dtype)
+        return float(np.clip(fill, limits.min, limits.max))
     if fill is not None:
         return float(fill)
     return 0.0 if interpolation == "nearest" else float(array.min())

@@ -11,7 +11,7 @@ import torch
 from LKSegmentLib.errors import Cancelled, InputError
 from LKSegmentLib.inference.clicks import ClickModelSession, MaskBox
 from LKSegmentLib.prompts import CHANNELS, Point
-from LKSegmentLib.volumes import Volume, canonical_axes
+from LKSegmentLib.volumes import Volume, VolumeWarning, canonical_axes
 
 
 class AlikeNetwork(torch.nn.Module):
@@ -157,3 +157,14 @@ def test_mask_box_round_trip() -> None:
     box = MaskBox.of(mask)
     assert box.lower == (1, 2, 3) and box.array.shape == (2, 1, 3)
     np.testing.assert_array_equal(box.full(mask.shape), mask)
+
+
+def test_voxels_that_are_no_numbers_are_told_and_an_image_of_nothing_else_is_refused() -> None:
+    volume, ball, centre = ball_volume()
+    harmed = volume.array.copy()
+    harmed[0, 0, :3] = np.nan, np.inf, 1e38
+    with pytest.warns(VolumeWarning, match="3 of"):
+        session = ClickModelSession(volume.with_array(harmed), click_package())
+    assert overlap(session.mask_for([Point(centre)]).full(ball.shape), ball) > 0.9
+    with pytest.raises(InputError, match="No voxel of the image is a usable number"):
+        ClickModelSession(volume.with_array(np.full_like(harmed, np.nan)), click_package())

@@ -149,3 +149,9 @@ def test_wrong_wishes_are_refused() -> None:
         resample(volume, volume.grid, "cubic")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="mix labels"):
         resample(volume, volume.grid, "nearest", antialias=True)
+
+
+@pytest.mark.parametrize(("fill", "expected"), [(-1024, 0), (70000, 65535), (7, 7)])
+def test_a_fill_beyond_the_value_type_becomes_its_nearest_value(fill: float, expected: int) -> None:
+    volume = Volume(np.full((4, 4, 4), 100, np.uint16), np.eye(4))
+    assert resample(volume, Grid((8, 8, 8), np.eye(4)), fill=fill).array[-1, -1, -1] == expected
