@@ -8,7 +8,7 @@ how the answer would change if a voxel changed a little; it does not tell what t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -66,7 +66,10 @@ class Reach:
     def sentence(self) -> str:
         """The radii in words."""
         radii = ", ".join(f"{share} % within ±{_by(self.radii_mm[share])} mm" for share in PERCENT)
-        theory = "" if self.theoretical_mm is None else f"; the kernels could touch ±{_by(self.theoretical_mm)} mm"
+        theory = ""
+        if self.theoretical_mm is not None:
+            window = np.array(self.passport["window (k, j, i)"][::-1]) * self.volume.spacing
+            theory = f"; the kernels could touch ±{_by(self.theoretical_mm)} mm, of a window of {_by(window)} mm"
         return f"Half widths along (i, j, k): {radii}{theory}."
 
 
@@ -136,7 +139,8 @@ def click_reach(session: ClickModelSession, points: Sequence[Point], ras: Sequen
     image = torch.from_numpy(state.inputs)[None].to(session.device)
     gradient, channel = gradient_at(session.network, manifest, image, voxel, None)
     energy = np.square(gradient[CHANNELS.index("image")])
-    more = {"window (k, j, i)": list(grid.shape), "windows": 1, "stitching": "none: one window"}
+    more: dict[str, Any] = {"window (k, j, i)": list(grid.shape), "windows": 1, "stitching": "none: one window"}
+    more["held fixed"] = "the other inputs: clicks, similarity to them, previous mask"
     return _reach(session.network, manifest, energy, grid, voxel, channel, more)
 
 
@@ -300,7 +304,7 @@ def _lk_click_voxels(network: LKClick) -> int:
     return x.upsampled().joined(full).convolved(3).field("logits").voxels
 
 
-def _by(lengths: Triple) -> str:
+def _by(lengths: Iterable[float]) -> str:
     return " x ".join(f"{length:.1f}" for length in lengths)
 
 

@@ -91,7 +91,7 @@ def test_the_map_is_what_the_network_computed() -> None:
 
 
 def local_only(network: torch.nn.Module) -> torch.nn.Module:
-    """Keep the centre tap of every odd kernel: what is left moves nothing, so an impulse stays where the grid puts it."""
+    """Keep the centre tap of every odd kernel: what is left moves nothing, so an impulse stays where the grid is."""
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, torch.nn.Conv3d):
