@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from LKSegmentLib.errors import Cancelled, InputError
+from LKSegmentLib.errors import Cancelled, InputError, RunError
 from LKSegmentLib.prompts import CHANNELS, Point, PromptChannels
 from LKSegmentLib.volumes import Grid, Volume, canonical_axes, sanitized
 
@@ -68,8 +68,7 @@ class ClickState:
     """What is known after some clicks, on the volume's canonical axes."""
 
     mask: MaskBox
-    window: ClickWindow
-    inputs: NDArray[np.float32]  # (channels, k, j, i): what the network saw last
+    window: ClickWindow  # the last one the network saw
 
 
 class ClickModelSession:
@@ -93,6 +92,10 @@ class ClickModelSession:
         manifest = package.manifest
         if manifest.kind != "click" or manifest.in_channels != len(CHANNELS):
             raise InputError(f"The model {manifest.name!r} does not take clicks; choose one that does: lk_click.")
+        if len(set(manifest.window)) != 1:
+            raise InputError(
+                f"The window of the click model {manifest.name!r} must be a cube; it is {tuple(manifest.window)}."
+            )
         if volume.array.dtype.kind == "f":  # integers are always usable, and stay as small as they are
             volume = sanitized(volume)
         self.volume = volume
@@ -128,7 +131,7 @@ class ClickModelSession:
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> ClickState:
-        """As :meth:`mask_for`, with the window and what the network saw; for inspection. At least one click."""
+        """As :meth:`mask_for`, with the window it was found in; for inspection. At least one click."""
         clicks = tuple(points)
         self._check(clicks)
         known = next((n for n in range(len(clicks), 0, -1) if clicks[:n] in self._states), 0)
@@ -143,6 +146,13 @@ class ClickModelSession:
         assert state is not None
         self._states.move_to_end(clicks)
         return state
+
+    def inputs_for(self, points: Sequence[Point]) -> NDArray[np.float32]:
+        """What the network saw for the last of ``points``: ``(channels, k, j, i)``, made anew (it is large)."""
+        clicks = tuple(points)
+        window = self.state_for(clicks).window
+        before = self.state_for(clicks[:-1]) if len(clicks) > 1 else None
+        return self._inputs(window, clicks, before)
 
     @property
     def canonical_grid(self) -> Grid:
@@ -178,8 +188,7 @@ class ClickModelSession:
         def look(window: ClickWindow) -> _Look:
             if cancelled is not None and cancelled():
                 raise Cancelled("The click was cancelled.")
-            inputs = self._inputs(window, clicks, before)
-            return _Look(window, inputs, self._logits(inputs))
+            return _Look(window, self._logits(self._inputs(window, clicks, before)))
 
         if before is None:
             best = self._first_look(look, clicks[0])
@@ -190,7 +199,7 @@ class ClickModelSession:
                 wider = look(self._wider(best))
                 best = best if wider.runs_out else wider
         answer = best.window.spread(best.logits) > 0
-        return ClickState(self._pasted(answer, best.window.volume_box, before), best.window, best.inputs)
+        return ClickState(self._pasted(answer, best.window.volume_box, before), best.window)
 
     def _first_look(self, look: Callable[[ClickWindow], _Look], click: Point) -> _Look:
         """The size of the structure is not known yet: from a middling window to wider or to closer ones."""
@@ -279,6 +288,11 @@ class ClickModelSession:
         with torch.inference_mode():
             logits = self._network(tensor)
         result: NDArray[np.float32] = logits[0, 0].float().cpu().numpy()
+        if not np.isfinite(result).all():
+            raise RunError(
+                f"The model {self.package.manifest.name!r} answered with values that are not numbers; its weights are "
+                "damaged or do not suit this device."
+            )
         return result
 
     def _pasted(self, answer: Mask, box: Box, before: ClickState | None) -> MaskBox:
@@ -308,9 +322,8 @@ def _triple(values: NDArray[np.float64]) -> tuple[float, float, float]:
 class _Look:
     """What the network answered in one window."""
 
-    def __init__(self, window: ClickWindow, inputs: NDArray[np.float32], logits: NDArray[np.float32]) -> None:
+    def __init__(self, window: ClickWindow, logits: NDArray[np.float32]) -> None:
         self.window = window
-        self.inputs = inputs
         self.logits = logits
         mask = logits > 0
         filled = np.argwhere(mask)

@@ -149,7 +149,7 @@ def click_maps(
         raise InputError("Maps of a click model need at least one click.")
     state = session.state_for(points)
     chosen = [names[name] for name in wanted]
-    tensor = torch.from_numpy(state.inputs)[None].to(session.device, memory_format=torch.channels_last_3d)
+    tensor = torch.from_numpy(session.inputs_for(points))[None].to(session.device, memory_format=torch.channels_last_3d)
     with torch.inference_mode(), recorded(session.network, [exposed.layer for exposed in chosen]) as outputs:
         logits = session.network(tensor)
     return [_as_map(exposed, outputs[exposed.layer], logits, state, session) for exposed in chosen]

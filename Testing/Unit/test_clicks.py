@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from LKSegmentLib.errors import Cancelled, InputError
+from LKSegmentLib.errors import Cancelled, InputError, RunError
 from LKSegmentLib.inference.clicks import ClickModelSession, MaskBox
 from LKSegmentLib.prompts import CHANNELS, Point
 from LKSegmentLib.volumes import Volume, VolumeWarning, canonical_axes
@@ -133,6 +133,21 @@ def test_bad_clicks_are_refused_with_a_sentence() -> None:
     package = click_package()
     package.manifest.kind = "volume"
     with pytest.raises(InputError, match="does not take clicks"):
+        ClickModelSession(volume, package)
+
+
+class BrokenNetwork(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :1] * float("nan")
+
+
+def test_a_model_that_answers_with_no_numbers_fails_and_odd_windows_are_refused() -> None:
+    volume, _, centre = ball_volume()
+    with pytest.raises(RunError, match="not numbers"):
+        ClickModelSession(volume, click_package(network=BrokenNetwork())).mask_for([Point(centre)])
+    package = click_package()
+    package.manifest.window = (32, 32, 16)
+    with pytest.raises(InputError, match="must be a cube"):
         ClickModelSession(volume, package)
 
 

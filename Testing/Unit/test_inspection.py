@@ -83,7 +83,7 @@ def test_the_map_is_what_the_network_computed() -> None:
     seen = {}
     handle = session.network.attention.register_forward_pre_hook(lambda module, inputs: seen.update(f=inputs[0]))
     with torch.inference_mode():
-        session.network(torch.from_numpy(session.state_for(points).inputs)[None])
+        session.network(torch.from_numpy(session.inputs_for(points))[None])
         handle.remove()
         gate = session.network.attention
         expected = torch.sigmoid(gate.pw(gate.dw(gate.dwd(seen["f"]))))[0].mean(0).numpy()
@@ -115,7 +115,7 @@ def test_an_impulse_in_the_image_lands_in_the_map_within_one_of_its_voxels(
     (found,) = click_maps(session, points, [name])
     exposed = next(entry for entry in EXPOSED if entry.name == name)
     network = local_only(session.network)
-    inputs = torch.from_numpy(session.state_for(points).inputs)[None] * 0
+    inputs = torch.from_numpy(session.inputs_for(points))[None] * 0
     hit = inputs.clone()
     hit[0, :, voxel[0], voxel[1], voxel[2]] = 5.0
     changed = []
