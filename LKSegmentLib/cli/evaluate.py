@@ -46,6 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     clicks.add_argument(
         "--whole", action="store_true", help="click on the whole image, as a person does, not on a cube around each"
     )
+    clicks.add_argument("--store", action="store_true", help="write the mean scores into the model's package")
     clicks.add_argument("--markdown", metavar="FILE.md", help="write the table there")
     clicks.add_argument("--picture", metavar="FILE.png", help="draw the last masks of one case there (with --whole)")
     add_json(clicks)
@@ -103,6 +104,11 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
         with whole_files(picture) as (draft,):
             write_structures_picture(structures[0].volume, last, draft)
         screen.say(f"The picture is in {picture}.")
+    if arguments.store:
+        where = "whole image" if arguments.whole else "cube around each structure, 64³ voxels"
+        score = {"measured": "mean Dice after simulated clicks", "on": where, **click_report.means(rows)}
+        score["cases"] = sorted({row.case for row in rows})
+        screen.say(f"The scores are in {packages.store_scores(package.source, [score])}.")
     return click_report.as_json(rows)
 
 

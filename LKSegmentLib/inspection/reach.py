@@ -136,7 +136,7 @@ def click_reach(session: ClickModelSession, points: Sequence[Point], ras: Sequen
         )
     voxel = _voxel(grid, ras)
     manifest = session.package.manifest
-    image = torch.from_numpy(state.inputs)[None].to(session.device)
+    image = torch.from_numpy(session.inputs_for(points))[None].to(session.device)
     gradient, channel = gradient_at(session.network, manifest, image, voxel, None)
     energy = np.square(gradient[CHANNELS.index("image")])
     more: dict[str, Any] = {"window (k, j, i)": list(grid.shape), "windows": 1, "stitching": "none: one window"}

@@ -19,6 +19,7 @@ from LKSegmentLib.packages.channels import Channel, Intensity
 from LKSegmentLib.packages.labels import Code, Label, Terminology
 from LKSegmentLib.packages.manifest import Manifest
 from LKSegmentLib.packages.saving import save
+from LKSegmentLib.packages.scores import store_scores
 from LKSegmentLib.packages.store import Package, load, verify
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "load",
     "read_manifest",
     "save",
+    "store_scores",
     "user_folder",
     "verify",
 ]

@@ -102,12 +102,12 @@ def test_labels_become_named_segments(tmp_path: Path) -> None:
 
 def test_inspect_writes_maps_with_passports(tmp_path: Path) -> None:
     image = blob_image(tmp_path / "ball.nrrd")
-    layer = "LK attention (mean)"
+    layer = "LK attention (channel closest to the mask)"
     told = json_of("inspect", image, "--point", "0,0,0", "--layer", layer, "-o", tmp_path / "maps")
     assert [found["name"] for found in told["maps"]] == [layer]
     passports = json.loads((tmp_path / "maps" / "mask-maps.json").read_text())
-    assert list(passports) == ["mask-lk-attention-mean.nrrd"]
-    assert lk.read_volume(tmp_path / "maps" / "mask-lk-attention-mean.nrrd").array.dtype == np.float32
+    assert list(passports) == ["mask-lk-attention-channel-closest-to-the-mask.nrrd"]
+    assert lk.read_volume(tmp_path / "maps" / next(iter(passports))).array.dtype == np.float32
     with pytest.raises(InputError, match="LK attention"):
         lk.inspect(lk.read_volume(image), layers=["no_such_map"], points=[((0, 0, 0), True)])
     with pytest.raises(InputError, match="points"):

@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from LKSegmentLib import packages
+from LKSegmentLib.errors import InputError
 from LKSegmentLib.evaluation.click_scores import Structure, click_through, same_clicks
 from LKSegmentLib.evaluation.metrics import dice, hausdorff95
+from LKSegmentLib.networks.lk_click import LKClick
+from LKSegmentLib.prompts import CHANNELS
 from LKSegmentLib.volumes import Volume
 
 
@@ -61,3 +65,25 @@ def test_the_cube_around_a_structure_keeps_its_place() -> None:
     centre = cube.volume.grid.ras_of(np.argwhere(cube.target).mean(0)[::-1])
     np.testing.assert_allclose(centre, structure.volume.grid.ras_of(np.argwhere(target).mean(0)[::-1]), atol=0.3)
     assert cube.target.sum() * np.prod(cube.volume.spacing) == pytest.approx(target.sum() * 3, rel=0.1)
+
+
+def test_scores_are_stored_beside_the_weights_they_were_measured_with(tmp_path) -> None:
+    network = LKClick(in_channels=len(CHANNELS), feature_sizes=(8, 8, 8, 8), depths=(1, 1, 1))
+    folder = packages.save(
+        tmp_path / "tiny",
+        network="lk_click",
+        state_dict=network.state_dict(),
+        labels=[{"name": "structure"}],
+        window=(16, 16, 16),
+        licence="Apache-2.0",
+        options={"feature_sizes": (8, 8, 8, 8), "depths": (1, 1, 1), "in_channels": len(CHANNELS), "out_channels": 1},
+        kind="click",
+        output="regions",
+    )
+    before = packages.read_manifest(folder)
+    assert packages.store_scores(folder, [{"measured": "Dice", "dice": [0.4, 0.7]}]) == folder
+    after = packages.load(folder).manifest
+    assert after.scores == ({"measured": "Dice", "dice": [0.4, 0.7]},)
+    assert after.files == before.files and after.options == before.options
+    with pytest.raises(InputError):
+        packages.store_scores(tmp_path / "nowhere", [])
