@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from LKSegmentLib.inference.devices import resolve_device
 from LKSegmentLib.inference.memory import SMALLEST_SAMPLE, MemoryPlan, free_memory, in_words
 from LKSegmentLib.inference.segmentation import Cancel, Progress, planned, run_network, segment_volume
 from LKSegmentLib.inference.windows import WindowLayout
+from LKSegmentLib.networks.preparation import prepare_for_inference
 from LKSegmentLib.packages import Manifest, Package
 from LKSegmentLib.volumes import Grid, Volume
 
@@ -170,11 +172,13 @@ def _passport(
     if isinstance(stitched, WindowMap):
         passport["native grid"] = "none: one number for each window"
         passport["stitching"] = "none: every voxel shows the number of the window that weighs most there"
+        passport["disagreement"] = "not measured: nothing is averaged"
         return passport
     passport["native stride (working voxels)"] = entry.stride
     passport["native spacing mm"] = [round(length * entry.stride, 6) for length in working.spacing]
     passport["first voxel centred at (window voxels)"] = entry.offset
     passport["stitching"] = "none: one window"
+    passport["disagreement"] = "none: one window"
     if layout.count > 1:
         repeated = "" if set(lattice.steps) == {entry.stride} else "; voxels repeated where windows do not meet on them"
         passport["stitching"] = f"mean over windows with the segmentation's Gaussian weights{repeated}"
@@ -204,7 +208,11 @@ def _window_seconds(network: torch.nn.Module, chosen: list[Chosen], manifest: Ma
     k, j, i = (min(length, smallest) for length in layout.size)
     parameter = next(network.parameters(), None)
     sample = torch.zeros((1, manifest.in_channels, k, j, i), device=None if parameter is None else parameter.device)
-    with torch.inference_mode(), Taps(network, chosen) as taps:
+    # As in the run: on a CPU in the prepared form, and beside it in the ordinary one.
+    prepared: AbstractContextManager[object] = (
+        prepare_for_inference(network) if sample.device.type == "cpu" else nullcontext()
+    )
+    with torch.inference_mode(), prepared, Taps(network, chosen) as taps:
         taps.start()
         begun = time.perf_counter()
         float(run_network(network, sample, manifest).sum())  # the number makes a GPU finish

@@ -27,6 +27,7 @@ from LKSegmentLib.volumes import Volume, canonical_axes  # noqa: E402
 PASSPORT = {
     "name", "model", "network", "layer", "operator", "kind", "unit", "range", "neutral", "identifiable", "sentence",
     "window (k, j, i)", "windows", "working spacing mm", "map spacing mm", "map shape (k, j, i)", "stitching",
+    "native stride (working voxels)", "native spacing mm", "first voxel centred at (window voxels)",
 }  # fmt: skip
 
 
@@ -215,6 +216,7 @@ def test_maps_cover_the_volume_in_raw_units_with_passports_and_their_companions(
         assert (extent >= np.array(volume.grid.shape) * np.array(volume.spacing[::-1]) - 1e-6).all()
     assert attention.passport["native stride (working voxels)"] == 4
     assert attention.passport["first voxel centred at (window voxels)"] == 1.5
+    assert "disagreement" not in disagreement.passport
     assert attention.passport["disagreement"]["map"] == disagreement.name
     assert 0 < attention.volume.array.min() and attention.volume.array.max() < 1
     assert disagreement.volume.array.min() >= 0 and disagreement.volume.array.max() > 0
@@ -233,6 +235,7 @@ def test_one_window_has_nothing_to_disagree_with_and_is_the_layers_own_tensor() 
     handle.remove()
     np.testing.assert_allclose(found.volume.array, seen[0][0, 3].numpy(), atol=1e-6)
     assert found.passport["channel"] == 3 and found.passport["stitching"] == "none: one window"
+    assert found.passport["disagreement"] == "none: one window"
 
 
 def test_maps_larger_than_the_memory_are_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,6 +243,25 @@ def test_maps_larger_than_the_memory_are_refused_before_anything_runs(monkeypatc
     monkeypatch.setattr(volume_maps, "free_memory", lambda: 2**20)
     with pytest.raises(InputError, match="The maps need .* MiB .*'LK attention, level 0' alone .* mean over"):
         inspect_volume(plain_volume((64, 64, 64)), package, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "map_name", "window"),
+    [
+        ("dlknetr", "decoder features 1/4", (35, 33, 32)),
+        ("dalight3d", "skip-fusion key map, decoder 1/2 #0", (19, 17, 16)),
+    ],
+)
+def test_windows_and_spacings_that_fit_nothing_still_cover_the_volume(
+    name: str, map_name: str, window: tuple[int, int, int]
+) -> None:
+    volume = oblique_volume((30, 37, 41))
+    package = FakePackage(name, tiny(name), window, spacing=[1.1, 1.1, 1.9])
+    _, maps = inspect_volume(volume, package, [map_name], "cpu")
+    assert maps[0].passport["working spacing mm"] == [1.1, 1.1, 1.9] and maps[0].passport["windows"] > 1
+    for found in maps:
+        assert np.isfinite(found.volume.array).all()
+        assert found.volume.grid.contains(volume.grid.corners_ras).all()
 
 
 def test_click_models_and_cancelling() -> None:
