@@ -54,6 +54,10 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
     clicks = [(point.ras, point.positive) for point in clicked_points(arguments, volume.grid)]
     result = folder / ("mask.nrrd" if by_clicks else "labels.nrrd")
     Targets(segmentation=result, maps=True).check(volume)
+    if arguments.reach:
+        from LKSegmentLib.inspection.reach import check_inside
+
+        check_inside(volume.grid, arguments.reach)
     with screen.progress("Inspecting") as progress:
         mask, maps = inspect(
             volume, arguments.model, arguments.maps, clicks, arguments.device, progress, announce=screen.say
