@@ -195,7 +195,7 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def enter(self) -> None:
         self.initialize()
-        self._attempt(self.session.update_overlay)
+        self._attempt(self.session.enter)
 
     def exit(self) -> None:
         self._attempt(self.session.leave)
@@ -353,7 +353,6 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         job = session.job
         ui.progressBar.setValue(round(100 * job.progress) if job is not None else 0)
         ui.progressBar.setFormat(f"{job.stage} %p%" if job is not None else "")
-        ui.restartWorkerButton.setEnabled(True)
         facts = session.worker_facts
         ui.workerLabel.setText(
             _("Python {python}, torch {torch}, process {process}").format(**{**facts, "torch": facts["torch"] or "-"})

@@ -82,6 +82,7 @@ class PanelSession:
         self._follows_points = False
         self._result: ClickResult | None = None
         self._preview_voxels = 0
+        self._is_left = False
         remove_left_over_previews(context)
 
     # what there is ----------------------------------------------------------------------------------------
@@ -212,7 +213,7 @@ class PanelSession:
         if asked.volume_id != self._requests.volume_id:
             self._result = None  # its maps are of another image
         if not asked.points:
-            self.stop()
+            self._requests.abandon("click")
             self._remove_preview()
             self.status = ""
             return
@@ -242,9 +243,10 @@ class PanelSession:
         return something
 
     def _take(self, job: Job) -> None:
+        volume = self.context.scene.GetNodeByID(self._requests.volume_id)  # not what is chosen by now
         if isinstance(job.result, SegmentResult):
-            self._import(job.result)
-        elif job.image is not None:
+            self._import(job.result, volume)
+        elif job.image is not None and volume is self.state.input_volume:
             self._show(job.result, math.prod(job.image.volume.spacing))
 
     # the scene --------------------------------------------------------------------------------------------
@@ -269,7 +271,7 @@ class PanelSession:
         self.map_names = list(maps) or self.map_names
         if self.map_name not in self.map_names:
             self.map_name = self.map_names[0] if self.map_names else ""
-        if not self.state.overlay_visible:
+        if self._is_left or not self.state.overlay_visible:
             overlays.hide(self.context)
             return
         shown, image = maps.get(self.map_name), self.state.input_volume
@@ -278,18 +280,24 @@ class PanelSession:
         if self.state.overlay is not None:
             overlays.show(self.context, self.state.overlay, self.state.overlay_opacity)
 
+    def enter(self) -> None:
+        """The panel is open (again): the overlay is shown where it is wanted."""
+        self._is_left = False
+        self.update_overlay()
+
     def leave(self) -> None:
-        """The panel is left: the mouse and the slice views are the user's own again."""
+        """The panel is left: the mouse and the slice views are the user's own again, until `enter`."""
+        self._is_left = True
         self.stop_placing()
         overlays.hide(self.context)
 
-    def _target(self) -> Node:
-        chosen = ready_segmentation(self.context, self.state.target_segmentation, self.state.input_volume)
+    def _target(self, volume: Node | None) -> Node:
+        chosen = ready_segmentation(self.context, self.state.target_segmentation, volume)
         self.state.target_segmentation = chosen
         return chosen
 
-    def _import(self, result: SegmentResult) -> None:
-        entries, labels, target = label_entries(result.entries or result.names), result.labels, self._target()
+    def _import(self, result: SegmentResult, volume: Node) -> None:
+        entries, labels, target = label_entries(result.entries or result.names), result.labels, self._target(volume)
         added = self.writer.import_labels(target, labels.array, entries, labels.ijk_to_ras)
         self.status = _("{count} segments were added to '{name}'.").format(count=len(added), name=target.GetName())
 
@@ -298,18 +306,19 @@ class PanelSession:
 
         Raises InputError when it cannot be written; then everything stays as it is.
         """
-        self.stop()
-        target, identifier = self._target(), self.state.segment_id
+        volume = self.preview.volume
+        target, identifier = self._target(volume or self.state.input_volume), self.state.segment_id
         is_new = not identifier
         if is_new:
             identifier = ensure_segment(target, free_segment_name(target))
         try:
-            self.preview.accept(self.writer, target, identifier, self.state.input_volume)
+            self.preview.accept(self.writer, target, identifier, volume)
         except LKSegmentError:
             if is_new:
                 target.GetSegmentation().RemoveSegment(identifier)
             raise
         name = target.GetSegmentation().GetSegment(identifier).GetName()
+        self._requests.abandon("click")
         self._remove_points()
         self._remove_preview()
         self.status = _("Written into the segment '{segment}' of '{segmentation}'.").format(
@@ -318,7 +327,7 @@ class PanelSession:
 
     def cancel(self) -> None:
         """Stop what is running and remove preview, points and overlay."""
-        self.stop()
+        self._requests.abandon()
         self._remove_points()
         self._remove_preview()
         overlays.hide(self.context)

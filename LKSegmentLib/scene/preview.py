@@ -53,6 +53,13 @@ class ClickPreview:
         return self._node if is_in_scene(self._node, self._context.scene) else None
 
     @property
+    def volume(self) -> Node | None:
+        """The volume that the preview was made from; None when there is no preview, or the volume is gone."""
+        role = slicer_module().vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+        volume = self.node.GetNodeReference(role) if self.node is not None else None
+        return volume if is_in_scene(volume, self._context.scene) else None
+
+    @property
     def is_empty(self) -> bool:
         """Whether there is nothing that could be accepted."""
         return self._voxels() is None

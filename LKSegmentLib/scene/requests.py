@@ -77,17 +77,26 @@ class SceneRequests:
 
     def close_image(self) -> None:
         """Stop the jobs about the open image, without an event, and let the worker forget it."""
-        self.stop()
-        self._abandoned = [job for job in (*self._abandoned, *self._jobs) if not job.is_over]
-        self._jobs = []
+        self.abandon()
         if self._image is not None:
             self.engine.close_image(self._image[1])
         self._image = None
 
+    def abandon(self, kind: str = "") -> None:
+        """Stop the unfinished jobs of this kind (without one, all), and report no end of them.
+
+        An answer may be on its way already when its job is stopped: it must not come back as a result.
+        """
+        leaving = [job for job in self._jobs if not kind or job.kind == kind]
+        for job in leaving:
+            self.engine.cancel(job)
+        self._jobs = [job for job in self._jobs if job not in leaving]
+        self._abandoned = [job for job in (*self._abandoned, *leaving) if not job.is_over]
+
     def poll(self) -> tuple[list[Event], bool]:
         """What ended since the last call and still concerns the panel, and whether anything happened at all.
 
-        Left out are jobs that a newer one has replaced, unless they failed.
+        Left out are clicks that a newer click has replaced, unless they failed.
         """
         if self._engine is None:
             return [], False
@@ -99,7 +108,8 @@ class SceneRequests:
             job = event.job
             if event.kind == "progress" or job not in self._jobs:
                 continue
-            if job is self._jobs[-1] or event.kind == "failed":
+            newer = self._jobs[self._jobs.index(job) + 1 :]
+            if event.kind == "failed" or not any(other.kind == job.kind for other in newer):
                 ended.append(event)
             self._jobs.remove(job)
         return ended, bool(happened)

@@ -86,7 +86,7 @@ class SegmentWriter:
 
         mode: "add" the mask to the segment, "remove" it, or "replace" the segment by it. Only the box of voxels
         that differ is sent. Raises InputError: unknown segment, a segmentation without labelmaps, a non-linear
-        transform, a mask segment of the editor that does not exist.
+        transform, a mask segment of the editor that does not exist, settings that let none of it be written.
         """
         require_node(volume_node, "vtkMRMLScalarVolumeNode", "input volume")
         matrix = local_to_world(volume_node, "volume") @ ijk_to_local(volume_node)
@@ -117,6 +117,11 @@ class SegmentWriter:
         self._save(segmentation_node)
         for modification, change_lower, change in changes:
             self._modify(segmentation_node, segment_id, modification, change_lower, change, lattice)
+        if _voxels_in(changes_to(segment, lattice, lower, mask, mode)) == _voxels_in(changes):
+            raise InputError(
+                "Nothing was written: the Segment Editor's editable area or intensity range allows no voxel of it. "
+                "Change them under Masking in the Segment Editor."
+            )
         return True
 
     def import_labels(
@@ -224,3 +229,7 @@ class SegmentWriter:
         image = oriented_image(change.astype(np.uint8), lattice, lower)
         mode = getattr(self.logic, f"ModificationMode{modification}")
         self.logic.ModifySegmentByLabelmap(node, segment_id, image, mode, list(image.GetExtent()), True, False)
+
+
+def _voxels_in(changes: Sequence[tuple[str, Sequence[int], NDArray[np.bool_]]]) -> int:
+    return sum(int(change.sum()) for _, _, change in changes)

@@ -269,6 +269,29 @@ def test_accept_that_fails_leaves_no_empty_segment(panel: Panel) -> None:
     assert panel.session.has_preview
 
 
+def test_accept_where_the_segment_editor_allows_nothing_keeps_the_preview(panel: Panel) -> None:
+    settings = slicer.vtkMRMLSegmentEditorNode()
+    settings.SetSingletonTag("SegmentEditor")
+    settings = slicer.mrmlScene.AddNode(settings)
+    settings.SetSourceVolumeIntensityMask(True)
+    settings.SetSourceVolumeIntensityMaskRange(1000.0, 2000.0)  # the volume holds zeros
+    panel.click(True, INSIDE)
+    panel.host.press(panel.ui.acceptButton)
+    assert "Segment Editor" in panel.status
+    assert panel.session.has_preview and len(panel.session.points()) == 1
+    assert panel.session.state.target_segmentation.GetSegmentation().GetNumberOfSegments() == 0
+
+
+def test_a_preview_is_accepted_beside_its_own_volume(panel: Panel, add_volume: Callable[..., Any]) -> None:
+    segmented, other = panel.session.state.input_volume, add_volume("other")
+    panel.click(True, INSIDE)
+    panel.engine.hold = True
+    panel.session.state.input_volume = other
+    panel.host.press(panel.ui.acceptButton)
+    node = panel.session.state.target_segmentation
+    assert node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()) is segmented
+
+
 def test_another_segmentation_means_a_new_segment(panel: Panel) -> None:
     """Segment ids repeat between segmentations; the result must not land in a segment nobody chose."""
     for name in ("one", "two"):
@@ -340,6 +363,63 @@ def test_only_the_newest_answer_is_shown(panel: Panel) -> None:
     panel.engine.hold = False
     panel.settle()
     assert panel.session.preview._voxels()[1].sum() == 2 * 7**3
+
+
+def test_a_click_does_not_lose_the_whole_volume_job_before_it(panel: Panel) -> None:
+    panel.host.choose(panel.ui.modelComboBox, "A volume model")
+    panel.engine.hold = True
+    panel.host.press(panel.ui.segmentVolumeButton)
+    panel.host.choose(panel.ui.modelComboBox, "A click model")
+    panel.place(True, INSIDE)
+    panel.host.wait_until(lambda: len(panel.engine.clicks) == 1)
+    panel.engine.answer_one()
+    panel.host.wait_until(lambda: len(panel.host.entries(panel.ui.segmentComboBox)) == 3)
+    panel.engine.hold = False
+    panel.settle()
+    assert panel.host.entries(panel.ui.segmentComboBox) == ["New segment", "liver", "spleen"]
+    assert panel.session.has_preview
+
+
+def test_accepting_a_preview_does_not_stop_the_whole_volume_job(panel: Panel) -> None:
+    panel.click(True, INSIDE)
+    panel.host.choose(panel.ui.modelComboBox, "A volume model")
+    panel.engine.hold = True
+    panel.host.press(panel.ui.segmentVolumeButton)
+    panel.host.press(panel.ui.acceptButton)
+    panel.engine.hold = False
+    panel.settle()
+    assert panel.host.entries(panel.ui.segmentComboBox) == ["New segment", "Structure 1", "liver", "spleen"]
+
+
+def test_labels_go_beside_the_volume_they_were_computed_from(panel: Panel, add_volume: Callable[..., Any]) -> None:
+    segmented, other = panel.session.state.input_volume, add_volume("other")
+    panel.host.choose(panel.ui.modelComboBox, "A volume model")
+    panel.engine.hold = True
+    panel.host.press(panel.ui.segmentVolumeButton)
+    panel.session.state.input_volume = other
+    panel.engine.hold = False
+    panel.settle()
+    node = panel.session.state.target_segmentation
+    assert node.GetName() == "CT abdomen segmentation"
+    assert node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()) is segmented
+
+
+@pytest.mark.parametrize("button", ["acceptButton", "cancelButton"])
+def test_an_answer_that_was_on_its_way_does_not_come_back_after_the_end(
+    panel: Panel, monkeypatch: pytest.MonkeyPatch, button: str
+) -> None:
+    panel.click(True, INSIDE)
+    panel.engine.hold = True
+    panel.place(True, BESIDE)
+    panel.host.wait_until(lambda: panel.session.job is not None)
+    monkeypatch.setattr(panel.engine, "cancel", lambda job: None)  # the worker had finished before it heard of it
+    panel.host.press(getattr(panel.ui, button))
+    said = panel.status
+    panel.engine.hold = False
+    panel.settle()
+    assert not panel.session.has_preview
+    assert panel.session.preview.node is None
+    assert panel.status == said, "the last word is what was done with the preview"
 
 
 def test_polling_ends_with_the_jobs(panel: Panel) -> None:
@@ -510,6 +590,21 @@ def test_overlay_is_shown_over_the_image_and_put_back(panel: Panel, add_volume: 
     panel.host.press(panel.ui.overlayCheckBox)
     assert composite.GetForegroundVolumeID() == mine.GetID()
     assert len(panel.engine.clicks) == 2
+
+
+def test_an_answer_after_the_panel_is_left_shows_no_overlay(panel: Panel) -> None:
+    composite = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
+    panel.host.press(panel.ui.overlayCheckBox)
+    panel.engine.hold = True
+    panel.place(True, INSIDE)
+    panel.host.wait_until(lambda: panel.session.job is not None)
+    panel.module.exit()
+    panel.engine.hold = False
+    panel.settle()
+    assert composite.GetForegroundVolumeID() is None
+    assert panel.session.has_preview
+    panel.module.enter()
+    assert composite.GetForegroundVolumeID() == panel.session.state.overlay.GetID()
 
 
 def test_leaving_the_panel_ends_placing(panel: Panel) -> None:
