@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 
@@ -19,7 +20,7 @@ def test_every_command_has_help_with_an_example_that_parses() -> None:
         lines = [line.strip() for line in command.example.splitlines() if line.strip().startswith("lksegment")]
         assert lines, command.name
         for line in lines:
-            arguments = parser.parse_args(line.split()[1:])
+            arguments = parser.parse_args(shlex.split(line)[1:])
             assert arguments.command is command
 
 
