@@ -123,14 +123,19 @@ def import_labels(
         return {}
     lower, upper = found
     cropped = labels[tuple(slice(start, end) for start, end in zip(lower, upper, strict=True))]
-    present = np.flatnonzero(np.bincount(cropped.ravel()))
+    # Slice by slice: counting or translating all voxels at once takes memory of several times the volume.
+    count = int(cropped.max()) + 1
+    present = np.flatnonzero(sum(np.bincount(labels_of_slice.ravel(), minlength=count) for labels_of_slice in cropped))
     chosen = [entry for entry in entries if entry.value in set(present.tolist())]
     renumbered = np.zeros(int(present[-1]) + 1, dtype=np.uint8 if len(chosen) < 256 else np.uint16)
     for place, entry in enumerate(chosen, start=1):
         renumbered[entry.value] = place
     slicer = slicer_module()
     to_local = np.linalg.inv(local_to_world(node, "segmentation"))
-    image = oriented_image(renumbered[cropped], to_local @ ijk_to_world, lower)
+    values = np.empty(cropped.shape, renumbered.dtype)
+    for k, labels_of_slice in enumerate(cropped):
+        np.take(renumbered, labels_of_slice, out=values[k], mode="clip")
+    image = oriented_image(values, to_local @ ijk_to_world, lower)
     segmentation = node.GetSegmentation()
     ids: dict[int, str] = {}
     was_modifying = node.StartModify()
