@@ -220,13 +220,14 @@ class ClickModelSession:
 
     @property
     def _finest_step(self) -> float:
-        return float(np.median(self._grid.spacing))
+        """That of the voxels; finer where the volume is smaller than a window, so that it fills the window."""
+        return min(float(np.median(self._grid.spacing)), self._widest_step)
 
     @property
     def _widest_step(self) -> float:
         """At which one window shows the whole volume."""
         extent = np.array(self._grid.shape) * np.array(self._grid.spacing[::-1])
-        return max(float(extent.max()) / self._edge, self._finest_step)
+        return float(extent.max()) / self._edge
 
     @property
     def _first_step(self) -> float:

@@ -92,7 +92,8 @@ def test_nan_and_absurd_voxels_do_no_harm_in_a_volume_smaller_than_a_window(tmp_
     lk.write_volume(volume.with_array(harmed), path)
     done = lksegment("click", path, "--point", "0,0,0", "-o", tmp_path / "mask.nrrd")
     assert done.returncode == 0, done.stderr
-    np.testing.assert_array_equal(lk.read_volume(tmp_path / "mask.nrrd").array > 0, mask)
+    different = (lk.read_volume(tmp_path / "mask.nrrd").array > 0) != mask
+    assert mask.any() and different.mean() < 0.001, "three replaced voxels in a corner may move the border by a voxel"
 
 
 def test_pipes_carry_plain_text_and_an_older_result_is_replaced(image: Path, tmp_path: Path) -> None:
