@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from LKSegmentLib.cli.arguments import add_click_model, add_clicks, add_device, add_image, clicked_points
 from LKSegmentLib.cli.command import Command
-from LKSegmentLib.cli.outputs import LABEL_SUFFIXES, SEGMENTATION_SUFFIX, output_file
+from LKSegmentLib.cli.outputs import LABEL_SUFFIXES, SEGMENTATION_SUFFIX, output_file, refuse_overwriting
 from LKSegmentLib.cli.screen import Screen
 from LKSegmentLib.errors import InputError
 
@@ -38,6 +38,7 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
     from LKSegmentLib.volumes import read_volume
 
     targets = _targets(arguments)
+    refuse_overwriting(arguments.image, *targets.paths)
     volume = read_volume(arguments.image, arguments.frame)
     points = clicked_points(arguments, volume.grid)
     targets.check(volume)

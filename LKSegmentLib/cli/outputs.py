@@ -13,7 +13,7 @@ from pathlib import Path
 from LKSegmentLib.errors import InputError, LKSegmentError
 from LKSegmentLib.volumes.native_output import native_stderr_held
 
-LABEL_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+LABEL_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 SEGMENTATION_SUFFIX = ".seg.nrrd"
 
 
@@ -38,6 +38,14 @@ def output_file(text: str, suffixes: tuple[str, ...], what: str) -> Path:
         raise InputError(f"The {what} {text} is a folder; name a file.")
     output_folder(path.parent, what, create=False)
     return path
+
+
+def refuse_overwriting(image: str, *targets: Path | None) -> None:
+    """Raises InputError where a result would take the place of the image it is made from."""
+    source = Path(image).expanduser()
+    for target in targets:
+        if target is not None and target.exists() and source.exists() and target.samefile(source):
+            raise InputError(f"{target} is the image itself: give the result another name.")
 
 
 def output_folder(folder: Path, what: str, create: bool = True) -> Path:

@@ -11,7 +11,14 @@ import numpy as np
 
 from LKSegmentLib.cli.arguments import add_device, add_image
 from LKSegmentLib.cli.command import Command
-from LKSegmentLib.cli.outputs import LABEL_SUFFIXES, SEGMENTATION_SUFFIX, output_file, suffix_of, whole_files
+from LKSegmentLib.cli.outputs import (
+    LABEL_SUFFIXES,
+    SEGMENTATION_SUFFIX,
+    output_file,
+    refuse_overwriting,
+    suffix_of,
+    whole_files,
+)
 from LKSegmentLib.cli.screen import Screen, table
 
 
@@ -32,6 +39,7 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
     from LKSegmentLib.volumes import read_volume, write_volume
 
     target = output_file(arguments.out, (SEGMENTATION_SUFFIX, *LABEL_SUFFIXES), "segmentation")
+    refuse_overwriting(arguments.image, target)
     if suffix_of(target) == SEGMENTATION_SUFFIX:
         require_slicer()
     volume = read_volume(arguments.image, arguments.frame, as_channels=arguments.frame is None)

@@ -79,6 +79,21 @@ def test_outputs_are_checked_before_any_work(tmp_path: Path, refused: Callable[.
     assert "file is in the way" in refused("demo", "--out", tmp_path / "file")
 
 
+def test_the_image_itself_is_never_overwritten(tmp_path: Path, refused: Callable[..., str]) -> None:
+    image = blob_image(tmp_path / "image.nrrd")
+    before = image.read_bytes()
+    assert "the image itself" in refused("click", image, *CLICK, "-o", tmp_path / "." / "image.nrrd")
+    assert "the image itself" in refused("segment", image, "--model", "any", "-o", image)
+    assert image.read_bytes() == before
+
+
+def test_a_format_that_cannot_be_written_is_refused_before_the_work(
+    tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    image = blob_image(tmp_path / "image.nrrd")
+    assert "must end with" in refused("click", image, *CLICK, "-o", tmp_path / "out.mhd")
+
+
 def test_folder_without_permission(
     tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
