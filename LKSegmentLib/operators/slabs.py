@@ -35,23 +35,49 @@ def convolved(slabs: Iterable[Tensor], reach: int, convolution: Callable[[Tensor
     Args:
         slabs: (n, rows, columns, channels) each.
         reach: planes that the kernel reaches to either side.
-        convolution: takes n + 2 · reach planes, returns n; pads rows and columns itself.
+        convolution: takes n + 2 · reach planes, returns n in memory of their own; pads rows and columns itself.
 
     Returns:
         The result as slabs; together as many planes as came in.
     """
-    kept: Tensor | None = None
+    room: Tensor | None = None  # one window's memory, used again: fresh memory costs more than the copy
+    filled = 0
     for slab in slabs:
-        if kept is None:
-            kept = slab.new_zeros((reach, *slab.shape[1:]))
-        window = torch.cat((kept, slab))
-        if window.shape[0] > 2 * reach:
-            yield convolution(window)
-            kept = window[window.shape[0] - 2 * reach :].clone()
-        else:
-            kept = window
-    if kept is not None and reach:
-        yield convolution(torch.cat((kept, kept.new_zeros((reach, *kept.shape[1:])))))
+        count = slab.shape[0]
+        if room is None:
+            room = slab.new_empty((2 * reach + count, *slab.shape[1:]))
+            room[:reach] = 0
+            filled = reach
+        room = _with_room(room, filled, filled + count)
+        room[filled : filled + count] = slab
+        filled += count
+        if filled > 2 * reach:
+            yield convolution(room[:filled])
+            kept = room[filled - 2 * reach : filled]
+            room[: 2 * reach] = kept if filled >= 4 * reach else kept.clone()
+            filled = 2 * reach
+    if room is not None and reach:
+        room = _with_room(room, filled, filled + reach)
+        room[filled : filled + reach] = 0
+        yield convolution(room[: filled + reach])
+
+
+def _with_room(room: Tensor, filled: int, planes: int) -> Tensor:
+    if room.shape[0] >= planes:
+        return room
+    larger = room.new_empty((planes, *room.shape[1:]))
+    larger[:filled] = room[:filled]
+    return larger
+
+
+def joined(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
+    """The channels of two slabs behind each other; each result is overwritten by the next."""
+    room: Tensor | None = None
+    for pair in pairs:
+        first, second = pair
+        if room is None or room.shape[0] < first.shape[0]:
+            room = first.new_empty((*first.shape[:-1], first.shape[-1] + second.shape[-1]))
+        yield torch.cat(pair, dim=-1, out=room[: first.shape[0]])
 
 
 def windows_of(whole: Tensor, planes: int, reach: int) -> Iterator[Tensor]:

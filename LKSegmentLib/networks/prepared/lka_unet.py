@@ -7,12 +7,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from LKSegmentLib.networks.lka_unet import LKAUNet
 from LKSegmentLib.operators.packed import PackedConvolution, PackedPointwise, PackedTransposed
-from LKSegmentLib.operators.slabs import Buffers, beside, convolved, gathered, planes_of, resliced, slabs_of
+from LKSegmentLib.operators.slabs import Buffers, beside, convolved, gathered, joined, planes_of, resliced, slabs_of
 
 from .blocks import PreparedAttention
 from .norms import NormedMap, SpaceNorm
@@ -45,10 +44,10 @@ class PreparedLKAUNet:
             range(len(self.up) - 1, -1, -1), self.up, self.decoder, strict=True
         ):
             raised, skip = up.doubled(x, self.buffers), skips.pop()
-            joined = first.of_slabs(self._joined(level, raised, skip, first), skip.shape[0], self.buffers)
+            inner = first.of_slabs(self._joined(level, raised, skip, first), skip.shape[0], self.buffers)
             self.buffers.give(raised.raw)
             self.buffers.give(skip)
-            x = second.of_map(joined, self.buffers)
+            x = second.of_map(inner, self.buffers)
         logits = gathered((self.head(slab) for slab in x.slabs()), x.raw.shape[0])
         self.buffers.give(x.raw)
         return logits
@@ -60,7 +59,7 @@ class PreparedLKAUNet:
             stream = resliced(self.attention[level].of_map(raised.settled()), reader.planes(skip))
         else:
             stream = raised.slabs(reader.planes(skip))
-        return (torch.cat(pair, dim=-1) for pair in beside(stream, skip))
+        return joined(beside(stream, skip))
 
 
 class _Step:

@@ -83,10 +83,10 @@ class NormedMap:
 
     def settled(self) -> Tensor:
         """The normalised map itself, in the raw map's memory, which is used up."""
-        first = 0
-        for slab in self.slabs():
-            self.raw[first : first + slab.shape[0]] = slab
-            first += slab.shape[0]
+        for slab in slabs_of(self.raw, planes_of(*self.raw.shape[1:])):
+            torch.addcmul(self.shift, slab, self.scale, out=slab)
+            if self.slope != 1:
+                nn.functional.leaky_relu_(slab, self.slope)
         return self.raw
 
 
@@ -134,6 +134,7 @@ class _Statistics:
     def __init__(self) -> None:
         self.mean = self._spread = torch.zeros((), dtype=torch.float64)
         self._count = 0
+        self._centred: Tensor | None = None
 
     @property
     def variance(self) -> Tensor:
@@ -142,8 +143,11 @@ class _Statistics:
     def seen(self, slab: Tensor) -> Tensor:
         """Take a slab (planes, rows, columns, channels) in and hand it on."""
         flat = slab.reshape(-1, slab.shape[-1])
-        own = flat.mean(0)
-        squares = (flat - own).square_().sum(0).double()
+        own = flat.sum(0) / flat.shape[0]  # torch's mean over the first axis is slower than its sum
+        if self._centred is None or self._centred.shape[0] < flat.shape[0]:
+            self._centred = torch.empty_like(flat)
+        centred = torch.sub(flat, own, out=self._centred[: flat.shape[0]])
+        squares = centred.square_().sum(0).double()
         # Means and sums of squares of two parts joined (Chan, Golub and LeVeque 1979).
         apart, number = own.double() - self.mean, flat.shape[0]
         total = self._count + number
