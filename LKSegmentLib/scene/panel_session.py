@@ -20,7 +20,7 @@ from LKSegmentLib.scene import overlays, prompts
 from LKSegmentLib.scene.core import Node, SceneContext
 from LKSegmentLib.scene.preview import ClickPreview, remove_left_over_previews
 from LKSegmentLib.scene.requests import SceneRequests
-from LKSegmentLib.scene.segments import SegmentWriter, ensure_segment
+from LKSegmentLib.scene.segments import SegmentWriter
 from LKSegmentLib.scene.state import PanelState
 from LKSegmentLib.scene.targets import free_segment_name, ready_segmentation
 from LKSegmentLib.scene.terminology import label_entries
@@ -308,15 +308,9 @@ class PanelSession:
         """
         volume = self.preview.volume
         target, identifier = self._target(volume or self.state.input_volume), self.state.segment_id
-        is_new = not identifier
-        if is_new:
-            identifier = ensure_segment(target, free_segment_name(target))
-        try:
-            self.preview.accept(self.writer, target, identifier, volume)
-        except LKSegmentError:
-            if is_new:
-                target.GetSegmentation().RemoveSegment(identifier)
-            raise
+        new_name = "" if identifier else free_segment_name(target)
+        identifier = identifier or target.GetSegmentation().GenerateUniqueSegmentID(new_name)
+        self.preview.accept(self.writer, target, identifier, volume, new_name=new_name)
         name = target.GetSegmentation().GetSegment(identifier).GetName()
         self._requests.abandon("click")
         self._remove_points()

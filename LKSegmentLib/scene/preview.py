@@ -90,9 +90,11 @@ class ClickPreview:
         segment_id: str,
         volume_node: Node | None = None,
         mode: Mode = "add",
+        new_name: str = "",
     ) -> bool:
         """Write the preview, as it stands in the scene, into a segment as one undo step, and remove the preview.
 
+        new_name: see `SegmentWriter.write_region`.
         True when that changed the segment. When the writer refuses (InputError), the preview stays.
         """
         voxels = self._voxels()
@@ -101,7 +103,7 @@ class ClickPreview:
         lower, array, image = voxels
         matrix = local_to_world(self.node, "preview") @ image_matrix(image)
         source = volume_node if is_in_scene(volume_node, self._context.scene) else None
-        changed = writer.write_region(segmentation_node, segment_id, lower, array, matrix, mode, source)
+        changed = writer.write_region(segmentation_node, segment_id, lower, array, matrix, mode, source, new_name)
         self.cancel()
         return changed
 

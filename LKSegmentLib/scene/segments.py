@@ -101,23 +101,42 @@ class SegmentWriter:
         ijk_to_world: Matrix,
         mode: Mode = "add",
         volume_node: Node | None = None,
+        new_name: str = "",
     ) -> bool:
-        """`write` for a mask array (k, j, i) that starts at voxel `lower` of a grid given by its world matrix."""
-        segment = require_segment(segmentation_node, segment_id)
+        """`write` for a mask array (k, j, i) that starts at voxel `lower` of a grid given by its world matrix.
+
+        new_name: make the segment, with this name, within the same undo step; `segment_id` must be free. Where the
+        write is refused, it is not left behind.
+        """
         editable_segmentation(segmentation_node)
+        if not new_name:
+            require_segment(segmentation_node, segment_id)
         if mode not in ("add", "remove", "replace"):
             raise InputError(f"A mask can be written with mode add, remove or replace, not '{mode}'.")
         self._connect_editor()
-        self._connect(segmentation_node, segment_id, volume_node)
+        self._connect(segmentation_node, "" if new_name else segment_id, volume_node)
         lattice = self._lattice(segmentation_node, ijk_to_world)
         lower, mask = mask_on_lattice(segmentation_node, lower, array, ijk_to_world, lattice)
+        if new_name:
+            if not mask.any():
+                raise InputError(
+                    f"Nothing of the mask is left on the voxels of '{segmentation_node.GetName()}'. "
+                    "Choose a segmentation with smaller voxels."
+                )
+            self._save(segmentation_node)  # before the segment is there, so that undo takes it back too
+            ensure_segment(segmentation_node, new_name, identifier=segment_id)
+            self._connect(segmentation_node, segment_id, volume_node)
+        segment = require_segment(segmentation_node, segment_id)
         changes = changes_to(segment, lattice, lower, mask, mode)
         if not changes:
             return False
-        self._save(segmentation_node)
+        if not new_name:
+            self._save(segmentation_node)
         for modification, change_lower, change in changes:
             self._modify(segmentation_node, segment_id, modification, change_lower, change, lattice)
         if _voxels_in(changes_to(segment, lattice, lower, mask, mode)) == _voxels_in(changes):
+            if new_name:
+                segmentation_node.GetSegmentation().RemoveSegment(segment_id)
             raise InputError(
                 "Nothing was written: the Segment Editor's editable area or intensity range allows no voxel of it. "
                 "Change them under Masking in the Segment Editor."

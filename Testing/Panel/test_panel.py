@@ -216,6 +216,18 @@ def test_accept_adds_to_the_chosen_segment_and_undo_takes_it_back(panel: Panel) 
     assert panel.target_mask().sum() == first
 
 
+def test_undo_takes_back_a_new_segment_whole(panel: Panel) -> None:
+    for ras in (INSIDE, BESIDE):
+        panel.click(True, ras)
+        panel.host.press(panel.ui.acceptButton)
+    panel.session.writer.undo()
+    panel.host.process_events()
+    assert panel.host.entries(panel.ui.segmentComboBox) == ["New segment", "Structure 1"]
+    panel.session.writer.undo()
+    panel.host.process_events()
+    assert panel.host.entries(panel.ui.segmentComboBox) == ["New segment"]
+
+
 def test_accept_uses_the_undo_of_the_users_segment_editor(panel: Panel) -> None:
     saved: list[str] = []
     editor = types.SimpleNamespace(saveStateForUndo=lambda: saved.append("saved"))
