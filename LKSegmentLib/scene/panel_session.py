@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from LKSegmentLib.engine.client import EngineClient
 from LKSegmentLib.engine.jobs import Job
 from LKSegmentLib.engine.results import ClickResult, SegmentResult
-from LKSegmentLib.errors import LKSegmentError
+from LKSegmentLib.errors import InputError, LKSegmentError
 from LKSegmentLib.packages.catalogue import Entry, catalogue, user_folder
 from LKSegmentLib.prompts import Point
 from LKSegmentLib.scene import overlays, prompts
@@ -22,7 +22,7 @@ from LKSegmentLib.scene.preview import ClickPreview, remove_left_over_previews
 from LKSegmentLib.scene.requests import SceneRequests
 from LKSegmentLib.scene.segments import SegmentWriter
 from LKSegmentLib.scene.state import PanelState
-from LKSegmentLib.scene.targets import free_segment_name, ready_segmentation
+from LKSegmentLib.scene.targets import free_segment_name, new_segmentation, ready_segmentation
 from LKSegmentLib.scene.terminology import label_entries
 
 try:
@@ -297,9 +297,16 @@ class PanelSession:
         return chosen
 
     def _import(self, result: SegmentResult, volume: Node) -> None:
-        entries, labels, target = label_entries(result.entries or result.names), result.labels, self._target(volume)
-        added = self.writer.import_labels(target, labels.array, entries, labels.ijk_to_ras)
-        self.status = _("{count} segments were added to '{name}'.").format(count=len(added), name=target.GetName())
+        entries, labels = label_entries(result.entries or result.names), result.labels
+        problem, said = "", _("{count} segments were added to '{name}'.")
+        try:
+            target = self._target(volume)
+            added = self.writer.import_labels(target, labels.array, entries, labels.ijk_to_ras)
+        except InputError as error:  # minutes of work are not thrown away because they have no place
+            target = self.state.target_segmentation = new_segmentation(self.context, volume)
+            added = self.writer.import_labels(target, labels.array, entries, labels.ijk_to_ras)
+            problem, said = f"{error} ", _("The {count} segments went into the new segmentation '{name}' instead.")
+        self.status = problem + said.format(count=len(added), name=target.GetName())
 
     def accept(self) -> None:
         """Write the preview, as it is shown, into the chosen segment or a new one as one undo step; the points go.

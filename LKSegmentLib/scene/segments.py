@@ -152,8 +152,11 @@ class SegmentWriter:
     ) -> dict[int, str]:
         """`import_labels` as one undo step."""
         editable_segmentation(segmentation_node)
+        local_to_world(segmentation_node, "segmentation")  # refuses a non-linear transform before anything is saved
         self._connect_editor()
-        self._connect(segmentation_node, "", None)
+        if self._editor_node.GetSegmentationNode() is not segmentation_node:
+            # The user's settings limit what changes in segments that are there; new ones are added whole.
+            self.logic.SetSegmentationNode(segmentation_node)
         self._save(segmentation_node)
         return import_labels(segmentation_node, labels, entries, ijk_to_world)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from LKSegmentLib.errors import InputError
 from LKSegmentLib.scene.core import Node, SceneContext
-from LKSegmentLib.scene.geometry import share_parent_transform
-from LKSegmentLib.scene.segmentations import ensure_segmentation
+from LKSegmentLib.scene.geometry import local_to_world, share_parent_transform
+from LKSegmentLib.scene.segmentations import ensure_segmentation, place_beside
 
 
 def ready_segmentation(context: SceneContext, chosen: Node | None, volume_node: Node | None) -> Node:
@@ -26,6 +26,25 @@ def ready_segmentation(context: SceneContext, chosen: Node | None, volume_node: 
             share_parent_transform(chosen, volume_node)
             chosen.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
     return chosen
+
+
+def new_segmentation(context: SceneContext, volume_node: Node) -> Node:
+    """A segmentation that was not there before, beside the volume and in its frame.
+
+    Where labels cannot follow the volume's transform (a non-linear one), it stays in world RAS without one.
+    """
+    node = context.add_node(
+        "vtkMRMLSegmentationNode", context.scene.GenerateUniqueName(f"{volume_node.GetName()} segmentation")
+    )
+    node.CreateDefaultDisplayNodes()
+    place_beside(context, node, volume_node)
+    try:
+        local_to_world(volume_node, "volume")
+    except InputError:
+        return node
+    share_parent_transform(node, volume_node)
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
+    return node
 
 
 def free_segment_name(segmentation_node: Node) -> str:

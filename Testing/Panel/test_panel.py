@@ -336,6 +336,44 @@ def test_a_volume_model_labels_the_volume_in_one_undo_step(panel: Panel) -> None
     assert panel.host.entries(panel.ui.segmentComboBox) == ["New segment"]
 
 
+def test_labels_that_cannot_go_where_they_should_go_into_a_new_segmentation(panel: Panel) -> None:
+    surfaces = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "surfaces")
+    surfaces.GetSegmentation().SetSourceRepresentationName("Closed surface")
+    panel.host.choose(panel.ui.segmentationSelector, "surfaces")
+    panel.host.choose(panel.ui.modelComboBox, "A volume model")
+    panel.host.press(panel.ui.segmentVolumeButton)
+    panel.settle()
+    node = panel.session.state.target_segmentation
+    assert node is not surfaces and node.GetSegmentation().GetNumberOfSegments() == 2
+    assert node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()) is panel.session.state.input_volume
+    assert panel.status.startswith("The segmentation 'surfaces' is stored as closed surface")
+    assert panel.status.endswith(f"The 2 segments went into the new segmentation '{node.GetName()}' instead.")
+
+
+def test_labels_of_a_volume_that_was_warped_meanwhile_are_kept(panel: Panel) -> None:
+    panel.host.choose(panel.ui.modelComboBox, "A volume model")
+    panel.engine.hold = True
+    panel.host.press(panel.ui.segmentVolumeButton)
+    warp = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLBSplineTransformNode", "warp")
+    panel.session.state.input_volume.SetAndObserveTransformNodeID(warp.GetID())
+    panel.engine.hold = False
+    panel.settle()
+    node = panel.session.state.target_segmentation
+    assert node.GetSegmentation().GetNumberOfSegments() == 2 and node.GetParentTransformNode() is None
+    assert "instead" in panel.status
+
+
+def test_labels_are_added_whatever_the_segment_editor_allows(panel: Panel) -> None:
+    settings = slicer.vtkMRMLSegmentEditorNode()
+    settings.SetSingletonTag("SegmentEditor")
+    settings = slicer.mrmlScene.AddNode(settings)
+    settings.SetSourceVolumeIntensityMask(True)
+    panel.host.choose(panel.ui.modelComboBox, "A volume model")
+    panel.host.press(panel.ui.segmentVolumeButton)
+    panel.settle()
+    assert panel.status == "2 segments were added to 'CT abdomen segmentation'."
+
+
 # Jobs ---------------------------------------------------------------------------------------------------------
 
 
