@@ -9,6 +9,7 @@ from typing import Any
 
 from LKSegmentLib.engine.client import EngineClient
 from LKSegmentLib.engine.jobs import Event, ImageHandle, Job
+from LKSegmentLib.errors import InputError
 from LKSegmentLib.prompts import Point
 from LKSegmentLib.scene.core import Node
 from LKSegmentLib.scene.volumes import grid_of, volume_of
@@ -66,10 +67,18 @@ class SceneRequests:
         self._jobs.append(self.engine.segment(image, model, device))
 
     def _opened(self, node: Node) -> ImageHandle:
-        """The engine's handle of the volume; opened anew when its voxels or its place have changed."""
+        """The engine's handle of the volume; opened anew when its voxels or its place have changed.
+
+        Raises InputError while a whole-volume job needs another image: minutes of work do not end without a word.
+        """
         grid = grid_of(node)
         stamp = (node.GetID(), node.GetImageData().GetMTime(), grid.shape, grid.ijk_to_ras.tobytes())
         if self._image is None or self._image[0] != stamp:
+            if any(job.kind == "segment" for job in self._jobs):
+                busy = node.GetScene().GetNodeByID(self.volume_id)
+                raise InputError(
+                    f"A job is running on '{busy.GetName()}': wait until it is done, or press Stop first."
+                )
             opened = self.engine.open_image(volume_of(node))
             self.close_image()
             self._image = (stamp, opened)

@@ -430,6 +430,27 @@ def test_a_click_does_not_lose_the_whole_volume_job_before_it(panel: Panel) -> N
     assert panel.session.has_preview
 
 
+def test_a_click_in_another_volume_does_not_end_the_whole_volume_job(
+    panel: Panel, add_volume: Callable[..., Any]
+) -> None:
+    panel.host.choose(panel.ui.modelComboBox, "A volume model")
+    panel.engine.hold = True
+    panel.host.press(panel.ui.segmentVolumeButton)
+    job = panel.session.job
+    add_volume("MR")
+    panel.host.choose(panel.ui.inputVolumeSelector, "MR")
+    panel.host.choose(panel.ui.modelComboBox, "A click model")
+    panel.place(True, INSIDE)
+    panel.host.wait(0.4)
+    assert panel.status == "A job is running on 'CT abdomen': wait until it is done, or press Stop first."
+    assert panel.session.job is job and panel.engine.clicks == [] and panel.engine.cancelled == []
+    panel.engine.hold = False
+    panel.settle()
+    assert panel.status.startswith("2 segments were added")
+    panel.click(True, BESIDE)
+    assert len(panel.engine.clicks[-1][0]) == 2 and panel.session.has_preview
+
+
 def test_accepting_a_preview_does_not_stop_the_whole_volume_job(panel: Panel) -> None:
     panel.click(True, INSIDE)
     panel.host.choose(panel.ui.modelComboBox, "A volume model")
