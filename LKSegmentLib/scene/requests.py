@@ -76,9 +76,7 @@ class SceneRequests:
         if self._image is None or self._image[0] != stamp:
             if any(job.kind == "segment" for job in self._jobs):
                 busy = node.GetScene().GetNodeByID(self.volume_id)
-                raise InputError(
-                    f"A job is running on '{busy.GetName()}': wait until it is done, or press Stop first."
-                )
+                raise InputError(f"A job is running on '{busy.GetName()}': wait until it is done, or press Stop first.")
             opened = self.engine.open_image(volume_of(node))
             self.close_image()
             self._image = (stamp, opened)

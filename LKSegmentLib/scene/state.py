@@ -11,7 +11,6 @@ from LKSegmentLib.errors import InputError
 from LKSegmentLib.scene.core import Node, SceneContext, is_in_scene, slicer_module
 
 MODULE_NAME = "LKSegment"
-DEFAULT_DEVICE = "auto"
 DEFAULT_OPACITY = 0.5
 
 # Role of the node reference → (MRML class it must have, what it is called in sentences).
@@ -49,6 +48,8 @@ class PanelState:
             node.SetSingletonTag(MODULE_NAME)
             node.SetHideFromEditors(True)
             node = scene.AddNode(node)
+        if not node.GetModuleName():  # closing the scene keeps this node and empties it
+            node.SetModuleName(MODULE_NAME)
         if self._callbacks and (self._observed is None or self._observed[0] is not node):
             self._observe(node)
         return node
@@ -114,16 +115,6 @@ class PanelState:
     @segment_id.setter
     def segment_id(self, identifier: str) -> None:
         self._set_text("SegmentID", identifier)
-
-    @property
-    def device(self) -> str:
-        return self._text("Device", DEFAULT_DEVICE)
-
-    @device.setter
-    def device(self, name: str) -> None:
-        if not name:
-            raise InputError("A device needs a name, such as auto, cpu or cuda.")
-        self._set_text("Device", name)
 
     @property
     def overlay_visible(self) -> bool:

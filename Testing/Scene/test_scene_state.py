@@ -22,7 +22,6 @@ def fill(context, state):
     state.positive_points, state.negative_points = prompts.create_point_nodes(context)
     state.overlay = add_image(context, name="attention")
     state.model = "lk_click"
-    state.device = "cuda:1"
     state.overlay_visible = True
     state.overlay_opacity = 0.25
     return image
@@ -33,7 +32,6 @@ def test_defaults(state):
     assert state.target_segmentation is None
     assert state.segment_id == ""
     assert state.model == ""
-    assert state.device == "auto"
     assert state.overlay_visible is False
     assert state.overlay_opacity == 0.5
     assert state.problems(["lk_click"]) == []
@@ -46,7 +44,7 @@ def test_everything_set_is_read_by_another_panel_of_the_scene(context, state):
     assert other.input_volume is image
     assert other.target_segmentation.GetName() == "organs"
     assert other.segment_id == "liver"
-    assert (other.model, other.device) == ("lk_click", "cuda:1")
+    assert other.model == "lk_click"
     assert other.overlay.GetName() == "attention"
     assert other.overlay_visible is True
     assert other.overlay_opacity == 0.25
@@ -68,7 +66,6 @@ def test_values_of_the_wrong_kind_are_refused(context, state):
         ("positive_points", image),
         ("model", None),
         ("segment_id", 3),
-        ("device", ""),
         ("overlay_visible", "yes"),
     ):
         with pytest.raises(InputError):
@@ -124,7 +121,6 @@ def test_changes_are_told_once_each_and_together_once(context, state):
     assert told == ["a"]
     with state.together():
         state.model = "b"
-        state.device = "cpu"
         state.input_volume = image
     assert told == ["a", "b"]
     stop()
@@ -144,6 +140,7 @@ def test_closing_the_scene_resets_the_state_and_keeps_it_told(context, state):
     told.clear()
     state.model = "again"
     assert told == ["again"]
+    assert state.node.GetModuleName() == "LKSegment"
     context.scene.RemoveNode(state.node)
     state.model = "made anew"
     told.clear()
