@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,21 @@ MODELS = (("click_model", "A click model", "click"), ("volume_model", "A volume 
 def entries() -> list[Any]:
     about = {"summary": "Made for tests.", "licence": "CC0"}
     return [types.SimpleNamespace(name=name, title=title, kind=kind, **about) for name, title, kind in MODELS]
+
+
+def library_modules() -> dict[str, types.ModuleType]:
+    return {name: module for name, module in sys.modules.items() if name.split(".")[0] == "LKSegmentLib"}
+
+
+@pytest.fixture(autouse=True)
+def same_library_afterwards() -> Iterator[None]:
+    """The panel's Reload imports the library anew. Other tests hold the first one's classes, so it is put back."""
+    before = library_modules()
+    yield
+    if any(sys.modules.get(name) is not module for name, module in before.items()):
+        for name in library_modules():
+            del sys.modules[name]
+        sys.modules.update(before)
 
 
 @pytest.fixture
