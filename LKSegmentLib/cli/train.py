@@ -47,9 +47,14 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
         trainer = ClickTrainer(Recipe(minutes=arguments.minutes, seed=arguments.seed), folder, device)
     screen.say(f"Training for {arguments.minutes:g} minutes on {device}; Ctrl+C stops, --resume goes on.")
     with screen.progress("Training") as progress:
-        while trainer.progress < 1:
-            progress("", trainer.progress)
-            trainer.train(stop_after=_SLICE_SECONDS)
+        try:
+            while trainer.progress < 1:
+                progress("", trainer.progress)
+                trainer.train(stop_after=_SLICE_SECONDS)
+        except KeyboardInterrupt:
+            if trainer.steps:
+                trainer.save()
+            raise
     package = export_package(trainer, folder / "lk_click", overwrite=True)
     screen.say(f"{trainer.steps} steps on {trainer.scenes} synthetic volumes.")
     screen.say(f"The model package is {package}; use it with: lksegment click IMAGE --model {package} ...")

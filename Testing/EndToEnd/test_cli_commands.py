@@ -11,6 +11,7 @@ from command_line import blob_image, json_of, lksegment, sentence_of
 
 import LKSegmentLib as lk
 from LKSegmentLib.cli.automatic_point import automatic_point
+from LKSegmentLib.cli.main import main
 from LKSegmentLib.cli.measurements import random_model
 from LKSegmentLib.engine.results import SegmentResult
 from LKSegmentLib.errors import InputError
@@ -112,6 +113,20 @@ def test_inspect_writes_maps_with_passports(tmp_path: Path) -> None:
         lk.inspect(lk.read_volume(image), layers=["no_such_map"], points=[((0, 0, 0), True)])
     with pytest.raises(InputError, match="points"):
         lk.inspect(lk.read_volume(image))
+
+
+def test_ctrl_c_during_training_loses_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from LKSegmentLib.training.click_training import ClickTrainer
+
+    def interrupted(trainer: ClickTrainer) -> float:
+        if trainer.steps == 2:
+            raise KeyboardInterrupt
+        trainer.steps += 1
+        return 0.0
+
+    monkeypatch.setattr(ClickTrainer, "_step", interrupted)
+    assert main(["train", "click", "--out", str(tmp_path / "run")]) == 130
+    assert ClickTrainer.resume(tmp_path / "run").steps == 2
 
 
 def test_training_for_a_moment_gives_a_package_that_clicks_and_is_not_overwritten(tmp_path: Path) -> None:
