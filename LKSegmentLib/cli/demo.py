@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from LKSegmentLib.cli.arguments import add_device, clicked_points, triple
 from LKSegmentLib.cli.command import Command
-from LKSegmentLib.cli.outputs import output_folder, require_space, whole_files
+from LKSegmentLib.cli.outputs import coming_folder, output_folder, require_space, whole_files
 from LKSegmentLib.cli.screen import Screen
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
     from LKSegmentLib.engine.client import EngineClient
     from LKSegmentLib.volumes import write_volume
 
-    folder = output_folder(Path(arguments.out).expanduser().absolute(), "results")
+    folder = coming_folder(Path(arguments.out).expanduser().absolute(), "results")
     volume, truth = _image(arguments, screen)
     require_space(folder, 3 * volume.array.nbytes)
     first = _first_point(arguments, volume, truth, screen)
@@ -56,6 +56,7 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
     if structure.voxels == 0:
         screen.note("The mask is empty: the model found nothing at this point. Try another one with --point R,A,S.")
     screen.say("Writing the scene as Slicer keeps it: image, segment, clicks, attention overlay.")
+    output_folder(folder, "results")
     with screen.progress("Writing"):
         files = write_click(structure, targets)
         if image_file is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from LKSegmentLib.cli.arguments import add_clicks, add_device, add_image, clicked_points, triple
 from LKSegmentLib.cli.command import Command
-from LKSegmentLib.cli.outputs import output_folder
+from LKSegmentLib.cli.outputs import coming_folder, output_folder
 from LKSegmentLib.cli.screen import Screen, table
 from LKSegmentLib.errors import InputError
 
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
     from LKSegmentLib.scripting import inspect
     from LKSegmentLib.volumes import read_volume
 
-    folder = output_folder(Path(arguments.out).expanduser().absolute(), "maps")
+    folder = coming_folder(Path(arguments.out).expanduser().absolute(), "maps")
     by_clicks = read_manifest(locate(arguments.model)).kind == "click"
     if by_clicks and not arguments.clicks:
         raise InputError("The maps of a click model depend on the clicks: give --point R,A,S.")
@@ -64,6 +64,7 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
         )
         if arguments.reach:
             maps = [*maps, _reach(arguments, volume, clicks, screen)]
+        output_folder(folder, "maps")
         files = write_maps(mask, maps, result)
     rows = []
     for found in maps:

@@ -66,9 +66,22 @@ def output_folder(folder: Path, what: str, create: bool = True) -> Path:
     return folder
 
 
+def coming_folder(folder: Path, what: str) -> Path:
+    """A folder that can be made once there is something to put into it. Raises InputError as `output_folder`."""
+    output_folder(_existing(folder), what, create=False)
+    return folder
+
+
+def _existing(folder: Path) -> Path:
+    """The folder itself, or the nearest one above it that is there."""
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    return folder
+
+
 def require_space(folder: Path, needed: int) -> None:
-    """Raises InputError when the disk of `folder` has fewer than `needed` bytes left."""
-    free = shutil.disk_usage(folder).free
+    """Raises InputError when the disk of `folder`, made or not, has fewer than `needed` bytes left."""
+    free = shutil.disk_usage(_existing(folder)).free
     if free < needed:
         raise InputError(
             f"The disk of {folder} is too full: about {needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free."

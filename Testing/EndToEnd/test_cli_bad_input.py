@@ -79,6 +79,17 @@ def test_outputs_are_checked_before_any_work(tmp_path: Path, refused: Callable[.
     assert "file is in the way" in refused("demo", "--out", tmp_path / "file")
 
 
+def test_a_refused_input_leaves_no_empty_folder(tmp_path: Path, refused: Callable[..., str]) -> None:
+    image, out = blob_image(tmp_path / "image.nrrd", 24), tmp_path / "not_yet" / "there"
+    (tmp_path / "file").touch()
+    assert "--point" in refused("inspect", image, "-o", out)
+    assert "no_such.nii" in refused("inspect", tmp_path / "no_such.nii", *CLICK, "-o", out)
+    assert "500,0,0" in refused("inspect", image, "--point", "500,0,0", "-o", out)
+    assert "file is in the way" in refused("inspect", image, *CLICK, "-o", tmp_path / "file" / "maps")
+    assert main(["demo", "--image", str(tmp_path / "no_such.nii"), "--out", str(out)]) == 2
+    assert not out.parent.exists()
+
+
 def test_the_image_itself_is_never_overwritten(tmp_path: Path, refused: Callable[..., str]) -> None:
     image = blob_image(tmp_path / "image.nrrd")
     before = image.read_bytes()

@@ -64,7 +64,7 @@ def test_bad_names_places_and_points_are_refused_in_a_sentence(package: Path, tm
     assert NAME in sentence_of(lksegment(*words, "--model", package, "--maps", "heat"), 2)
     assert "--point" in sentence_of(lksegment(*words), 2)
     assert "outside the volume" in sentence_of(lksegment(*words, "--model", package, "--reach", "-500,0,0"), 2)
-    assert list((tmp_path / "maps").iterdir()) == []
+    assert not (tmp_path / "maps").exists()
     with pytest.raises(InputError, match="takes no clicks"):
         lk.inspect(volume, model=package, points=[((0, 0, 0), True)])
     with pytest.raises(InputError, match="outside the volume"):
