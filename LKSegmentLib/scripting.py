@@ -168,7 +168,7 @@ def inspect(
         InputError: no points for a click model, a map or channel that the network does not have (the sentence lists
             those it has), a model with nothing to show, maps that do not fit into the memory.
     """
-    clicks = tuple(Point(_three(ras), positive) for ras, positive in points or ())
+    clicks = _clicks(points)
     if not _takes_clicks(model, clicks):
         from LKSegmentLib.inspection.volume_maps import inspect_volume
 
@@ -208,7 +208,7 @@ def reach(
         InputError: a place outside the volume or the window, no points for a click model, no such label.
         RunError: the memory does not suffice, or the answer does not depend on the image.
     """
-    clicks = tuple(Point(_three(place), positive) for place, positive in points or ())
+    clicks = _clicks(points)
     takes_clicks = _takes_clicks(model, clicks)
     if takes_clicks and not clicks:
         raise InputError("The reach of a click model depends on the clicks: give points=[((r, a, s), True), ...].")
