@@ -735,3 +735,23 @@ def test_quitting_stops_timers_and_worker(panel: Panel) -> None:
     assert panel.engine.is_closed
     assert not widget.poll_timer.isActive() and not widget.request_timer.isActive()
 
+
+def test_the_self_test_opens_the_panel_and_gives_up_at_last(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def module_widget(name: str) -> Any:
+        opened.append(name)
+        return panel.widget
+
+    monkeypatch.setattr(slicer.util, "getModuleWidget", module_widget)
+    monkeypatch.setattr(panel.module.python, "SELF_TEST_SECONDS", 0.1)
+    test = panel.module.python.LKSegmentTest()
+    test.setUp()
+    test.test_panel_opens_without_torch()
+    assert opened == ["LKSegment"]
+    panel.engine.hold = True
+    model = types.SimpleNamespace(name="lk_click", title="", kind="click", summary="", licence="")
+    monkeypatch.setattr("LKSegmentLib.scene.panel_session.catalogue", lambda: [model])
+    with pytest.raises(AssertionError, match="no answer"):
+        test.test_click_becomes_a_segment()
+    assert panel.engine.is_closed

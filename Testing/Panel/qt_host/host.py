@@ -201,6 +201,7 @@ class QtHost:
             "childWidgetVariables": child_widget_variables,
             "mainWindow": lambda: None,
             "startupEnvironment": lambda: dict(os.environ),
+            "getModuleWidget": lambda name: self._modules[name].widget,
             "reloadScriptedModule": lambda name: self._modules[name].reload(),
             "errorDisplay": dialog("error"),
             "warningDisplay": dialog("warning"),
