@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from LKSegmentLib.engine.failures import plain_errors
-from LKSegmentLib.engine.results import Map, MaskBox, SegmentResult
+from LKSegmentLib.engine.results import Map, SegmentResult
 from LKSegmentLib.engine.service import Service
 from LKSegmentLib.errors import InputError
 from LKSegmentLib.packages import load, read_manifest
 from LKSegmentLib.packages.store import locate
 from LKSegmentLib.prompts import Point
-from LKSegmentLib.volumes import Volume
+from LKSegmentLib.volumes import MaskBox, Volume
 
 if TYPE_CHECKING:
     from LKSegmentLib.inspection.reach import Reach

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from LKSegmentLib.cli.outputs import SEGMENTATION_SUFFIX, require_space, suffix_of, whole_files
-from LKSegmentLib.engine.results import Map, MaskBox, SegmentResult
+from LKSegmentLib.engine.results import Map, SegmentResult
 from LKSegmentLib.errors import InputError, RunError
 from LKSegmentLib.prompts import Point
-from LKSegmentLib.volumes import Volume, write_volume
+from LKSegmentLib.volumes import MaskBox, Volume, write_volume
 
 _OVERLAY_OPACITY = 0.45
 

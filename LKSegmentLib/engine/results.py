@@ -11,7 +11,7 @@ import numpy as np
 from LKSegmentLib.engine.protocol import ProtocolError
 from LKSegmentLib.engine.shared_arrays import Array
 from LKSegmentLib.inspection import Map
-from LKSegmentLib.volumes import Volume
+from LKSegmentLib.volumes import MaskBox, Volume
 
 __all__ = ["ClickResult", "Map", "MaskBox", "SegmentResult", "decoded", "encoded"]
 
@@ -26,25 +26,6 @@ class SegmentResult:
     labels: Volume
     names: list[str]
     entries: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class MaskBox:
-    """The bounding box of a mask: ``array`` (uint8, k j i) begins at voxel ``lower`` (k, j, i) of the image.
-
-    ``array.size == 0`` for an empty mask.
-    """
-
-    lower: tuple[int, int, int]
-    array: Array
-
-    def full(self, shape: Sequence[int]) -> Array:
-        """The mask on the whole grid of ``shape`` (k, j, i), bool."""
-        mask = np.zeros(tuple(shape), dtype=bool)
-        if self.array.size:
-            upper = [low + length for low, length in zip(self.lower, self.array.shape, strict=True)]
-            mask[tuple(slice(low, up) for low, up in zip(self.lower, upper, strict=True))] = self.array > 0
-        return mask
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from LKSegmentLib.engine.results import ClickResult, MaskBox, SegmentResult
+from LKSegmentLib.engine.results import ClickResult, SegmentResult
 from LKSegmentLib.engine.shared_arrays import Array
 from LKSegmentLib.engine.warm import WarmPackages
 from LKSegmentLib.errors import InputError
@@ -91,8 +91,7 @@ class Service:
         Raises InputError, RunError and Cancelled.
         """
         session = self._session(key, model, device, progress)
-        found = session.mask_for(points, lambda _, fraction: progress(CLICK, fraction), cancelled)
-        box = MaskBox(found.lower, found.array)
+        box = session.mask_for(points, lambda _, fraction: progress(CLICK, fraction), cancelled)
         if not maps:
             return ClickResult(box)
         from LKSegmentLib.inspection.click_maps import EXPOSED, click_maps

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from LKSegmentLib.errors import Cancelled, InputError, RunError
 from LKSegmentLib.prompts import CHANNELS, Point, PromptChannels
-from LKSegmentLib.volumes import Grid, Volume, canonical_axes, sanitized
+from LKSegmentLib.volumes import Grid, MaskBox, Volume, canonical_axes, sanitized
 
 from .click_window import Box, ClickWindow
 
@@ -32,35 +32,6 @@ _MARGIN = 1.5  # a window is this much wider than the mask and the click it is l
 _SMALL = 1 / 3  # of the window's edge: a first mask smaller than this is looked at more closely
 _TOUCHING = 4  # voxels on an inner face of the window, from which on the structure is taken to go on outside
 _REMEMBERED = 32  # prefixes of clicks
-
-
-@dataclass(frozen=True)
-class MaskBox:
-    """A mask as its bounding box: ``array`` uint8 (k, j, i) placed at ``lower`` (k, j, i) of the volume's grid."""
-
-    lower: tuple[int, int, int]
-    array: NDArray[np.uint8]
-
-    @classmethod
-    def of(cls, mask: NDArray[np.generic]) -> MaskBox:
-        """The bounding box of the non-zero voxels of a whole-volume mask (k, j, i)."""
-        filled = np.asarray(mask) != 0
-        bounds = []
-        for axis in range(3):
-            hit = np.flatnonzero(filled.any(axis=tuple(other for other in range(3) if other != axis)))
-            if hit.size == 0:
-                return cls((0, 0, 0), np.zeros((0, 0, 0), np.uint8))
-            bounds.append(slice(int(hit[0]), int(hit[-1]) + 1))
-        lower = (bounds[0].start, bounds[1].start, bounds[2].start)
-        return cls(lower, np.ascontiguousarray(filled[tuple(bounds)], dtype=np.uint8))
-
-    def full(self, shape: tuple[int, int, int]) -> Mask:
-        """The mask on a whole grid of ``shape`` (k, j, i)."""
-        mask = np.zeros(shape, bool)
-        if self.array.size:
-            place = tuple(slice(low, low + size) for low, size in zip(self.lower, self.array.shape, strict=True))
-            mask[place] = self.array != 0
-        return mask
 
 
 @dataclass(frozen=True)
