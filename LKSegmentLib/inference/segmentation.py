@@ -119,7 +119,7 @@ def segment_volume(
         recorder.start(layout, preparation.working)
     labels = np.zeros(preparation.order.canonical.shape, dtype=np.uint16)
     sums_on = sums_device(plan, torch_device)
-    # Also while a recorder watches, so that it changes nothing; taps look into the ordinary form beside it.
+    # Also while a recorder watches, so that it changes nothing.
     on_cpu = torch_device.type == "cpu"
     with torch.inference_mode(), prepare_for_inference(network) if on_cpu else nullcontext():
         for tile in plan.tiles:

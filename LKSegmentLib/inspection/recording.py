@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from LKSegmentLib.errors import InputError, RunError
 from LKSegmentLib.inference.windows import Window, WindowLayout
+from LKSegmentLib.networks.prepared.listening import Listening, listen
 from LKSegmentLib.volumes import Grid
 
 from .exposed import Chosen
@@ -19,11 +21,16 @@ from .stitching import Float, Lattice, StitchedMap, WindowMap
 
 
 class Taps:
-    """Hooks that read chosen quantities as soon as their layers have answered; the tensors are let go at once.
+    """Reads chosen quantities as soon as their layers have answered; the tensors are let go at once.
 
-    The hooks return nothing and change nothing, so the answer is the same to the last bit. Where a network runs in a
-    prepared form (`networks.prepare_for_inference`), which has no such layers, it answers in that form all the same
-    and is run a second time in its ordinary one to be looked at: the two agree to rounding. Use it in a `with` block.
+    It listens to the modules by hooks that return nothing, and to the prepared forms (`networks.prepare_for_inference`),
+    which tell the same quantities; the answer is the same to the last bit. Only for a layer that a prepared form does
+    not tell is the network run a second time, in its ordinary form: the two agree to rounding. Use it in a `with`
+    block.
+
+    Attributes:
+        values: by name, of the last run: (k, j, i), () where pooled over the window, (channels, slices) of slices.
+        runs_again: how often the network was run a second time.
 
     Raises:
         InputError: a layer that the network does not have.
@@ -37,32 +44,39 @@ class Taps:
         for layer in self._layers:
             if layer not in self._modules:
                 raise InputError(f"The network has no layer {layer!r}.")
-        self._handles: list[Any] = []
+        self._hooks: list[Any] = []
+        self._listening: list[Listening] = []
         self._waiting: list[Chosen] = []
         self._outputs: dict[str, Tensor] = {}
         self.values: dict[str, Float] = {}
+        self.runs_again = 0
 
     def __enter__(self) -> Taps:
         for layer in self._layers:
-            self._handles.append(self._modules[layer].register_forward_hook(self._hook(layer)))
-        self._handles.append(self._network.register_forward_hook(self._look_again))
+            self._hooks.append(self._modules[layer].register_forward_hook(self._hook(layer)))
+        self._hooks.append(self._network.register_forward_hook(self._look_again))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for handle in self._handles:
+        for handle in self._hooks:
             handle.remove()
-        self._handles.clear()
+        self._hooks.clear()
         self.stop()
 
     def start(self) -> None:
         """Record the next run of the network into `values`."""
+        self.stop()
         self.values = {}
         self._waiting = list(self._chosen)
+        self._listening = [listen(self._modules[layer], partial(self._heard, layer)) for layer in self._layers]
 
     def stop(self) -> None:
         """Record no further runs."""
+        for listening in self._listening:
+            listening.remove()
+        self._listening = []
         self._waiting = []
         self._outputs = {}
 
@@ -70,6 +84,7 @@ class Taps:
         prepared = {module: module.__dict__["forward"] for module in network.modules() if "forward" in module.__dict__}
         if not self._waiting or not prepared:
             return
+        self.runs_again += 1
         for module in prepared:
             del module.__dict__["forward"]
         try:
@@ -80,19 +95,24 @@ class Taps:
 
     def _hook(self, layer: str) -> Any:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-            if not any(layer in entry.exposed.layers for entry in self._waiting):
-                return
-            self._outputs[layer] = output.detach()
-            ready = [entry for entry in self._waiting if entry.exposed.layers[-1] == layer]
-            with torch.no_grad():
-                for entry in ready:
-                    value = entry.value([self._outputs[name] for name in entry.exposed.layers])
-                    self.values[entry.name] = value.cpu().numpy().astype(np.float32, copy=True)
-            self._waiting = [entry for entry in self._waiting if entry not in ready]
-            needed = {name for entry in self._waiting for name in entry.exposed.layers}
-            self._outputs = {name: kept for name, kept in self._outputs.items() if name in needed}
+            self._heard(layer, output)
 
         return hook
+
+    def _heard(self, layer: str, output: Tensor) -> None:
+        if not any(layer in entry.exposed.layers for entry in self._waiting):
+            return
+        self._outputs[layer] = output.detach()
+        ready = [entry for entry in self._waiting if entry.exposed.layers[-1] == layer]
+        with torch.no_grad():
+            for entry in ready:
+                outputs = [self._outputs[name] for name in entry.exposed.layers]
+                by_slice = entry.exposed.extent == "slices"
+                value = entry.exposed.read(outputs) if by_slice else entry.value(outputs)
+                self.values[entry.name] = value.cpu().numpy().astype(np.float32, copy=True)
+        self._waiting = [entry for entry in self._waiting if entry not in ready]
+        needed = {name for entry in self._waiting for name in entry.exposed.layers}
+        self._outputs = {name: kept for name, kept in self._outputs.items() if name in needed}
 
 
 def lattice_of(chosen: Chosen, layout: WindowLayout) -> Lattice:

@@ -14,7 +14,8 @@ What is done depends on the network:
 Training, gradients, other devices, other number types and deep supervision take the ordinary way, also while
 prepared. The parameters themselves are not touched, so a state dict is the same before, during and after; the
 prepared forms hold copies, which `undo` lets go. Changed weights are noticed and refused. A prepared network keeps
-the memory of its largest maps between calls, so two threads must not call it at once.
+the memory of its largest maps between calls, so two threads must not call it at once. Modules inside a prepared form
+are not called, so their forward hooks are silent; `prepared.listening` tells what they would have answered.
 """
 
 from __future__ import annotations

@@ -13,9 +13,10 @@ from LKSegmentLib.networks.blocks.dynamic_large_kernel import ChannelMixer, Dyna
 from LKSegmentLib.networks.blocks.feature_fusion import DynamicFeatureFusion
 from LKSegmentLib.networks.blocks.lk_attention import LKAttention
 from LKSegmentLib.operators.depthwise_cpu import PackedDepthwise
-from LKSegmentLib.operators.packed import GELU, PackedConvolution, PackedPointwise
+from LKSegmentLib.operators.packed import GELU, PackedConvolution, PackedPointwise, as_batch
 from LKSegmentLib.operators.slabs import beside, convolved, gathered, planes_of, slabs_of, windows_of
 
+from .listening import Told, tell
 from .norms import standardised, with_line_after, with_line_before
 
 # Hidden channels of a mixer that are taken together, where its hidden map is large.
@@ -100,7 +101,7 @@ class PreparedLargeKernelBlock:
     """DLK block: norms and layer scales folded into the products around them, no concatenation."""
 
     def __init__(self, block: DynamicLargeKernelBlock) -> None:
-        layer = block.attn.spatial_gating_unit
+        self.layer = layer = block.attn.spatial_gating_unit
         norm, scale = block.norm_layer, block.layer_scale.detach()
         line = norm.weight.detach(), norm.bias.detach()
         self.eps = norm.eps
@@ -133,11 +134,14 @@ class PreparedLargeKernelBlock:
             narrow[some] = self.narrow(wide[some])
         near = self.near(narrow)
         far = self.far(near)
+        tell(self.layer.att_conv1, as_batch(near))
+        tell(self.layer.att_conv2, as_batch(far))
         weigh_near, weigh_far = self._weights(near, far)
         channels = torch.cat(
             [torch.mv(o.flatten(0, 2).t(), w.flatten()) for o, w in ((near, weigh_near), (far, weigh_far))]
         )
         gate = torch.mv(self.gate, channels / weigh_near.numel()).sigmoid()
+        tell(self.layer.conv_atten, gate.view(1, -1, 1, 1, 1))
         half = near.shape[-1]
         for begin in range(0, x.shape[0], planes):
             some = slice(begin, begin + planes)
@@ -163,6 +167,7 @@ class PreparedLargeKernelBlock:
         pooled[..., 0] = mean.view(near.shape[:3])
         pooled[..., 1] = torch.maximum(near.amax(-1), far.amax(-1))
         maps = self.select(pooled).sigmoid_()
+        tell(self.layer.spatial_se, as_batch(maps))
         if self.selection == "sum":
             both = maps.sum(-1)
             return both, both
@@ -174,6 +179,7 @@ class PreparedFusion:
 
     def __init__(self, fusion: DynamicFeatureFusion) -> None:
         assert fusion.conv1.bias is not None and fusion.conv2.bias is not None
+        self.fusion = fusion
         channel_gate: Any = fusion.conv_atten[0]
         self.gate = channel_gate.weight.detach().flatten(1)
         self.reduce = fusion.conv_redu.weight.detach().flatten(1)
@@ -191,12 +197,21 @@ class PreparedFusion:
     ) -> Iterator[Tensor]:
         """Slabs of x with the means (channels,) over both whole maps → slabs of the result."""
         channels = skip.shape[-1]
-        gated = self.reduce * torch.mv(self.gate, torch.cat((mean, mean_of_skip))).sigmoid()
+        channel_gate = torch.mv(self.gate, torch.cat((mean, mean_of_skip))).sigmoid()
+        tell(self.fusion.conv_atten, channel_gate.view(1, -1, 1, 1, 1))
+        gated = self.reduce * channel_gate
         first, second = PackedPointwise(gated[:, :channels]), PackedPointwise(gated[:, channels:])
+        terms = [(part, Told(part, skip.shape[0])) for part in (self.fusion.conv1, self.fusion.conv2)]
+        spatial = Told(self.fusion.nonlin, skip.shape[0])
         for slab, other in beside(slabs, skip):
             fused = second(other, add=first(slab))
-            where = torch.mv(slab.flatten(0, 2), self.of_x) + torch.mv(other.flatten(0, 2), self.of_skip)
-            yield fused.mul_(where.add_(self.offset).sigmoid_().view(*slab.shape[:3], 1))
+            from_x, from_skip = torch.mv(slab.flatten(0, 2), self.of_x), torch.mv(other.flatten(0, 2), self.of_skip)
+            for (part, told), term in zip(terms, (from_x, from_skip), strict=True):
+                if told.heard and part.bias is not None:
+                    told.add((term + part.bias.detach()).view(*slab.shape[:3], 1))
+            where = (from_x + from_skip).add_(self.offset).sigmoid_().view(*slab.shape[:3], 1)
+            spatial.add(where)
+            yield fused.mul_(where)
 
 
 class PreparedAttention:
@@ -208,6 +223,7 @@ class PreparedAttention:
         )
         self.pair = (dilated, dense) if attention.order == "dwd_dw" else (dense, dilated)
         self.mix = PackedPointwise(attention.pw.weight, attention.pw.bias)
+        self.gate = attention.gate
 
     def __call__(self, features: Tensor) -> Tensor:
         """(planes, rows, columns, channels) → the same shape."""
@@ -224,8 +240,11 @@ class PreparedAttention:
             planes = max(part.slab_planes(rows, columns) for part in self.pair)
             stream = map(first.of_window, windows_of(features, planes, first.reach))
             stream = convolved(stream, second.reach, second.of_window)
+        told = Told(self.gate, features.shape[0])
         for slab, own in beside(stream, features):
-            yield self.mix(slab).sigmoid_().add_(1).mul_(own)
+            gate = self.mix(slab).sigmoid_()
+            told.add(gate)
+            yield gate.add_(1).mul_(own)
 
 
 def plain_convolution(convolution: nn.Conv3d) -> PackedConvolution:

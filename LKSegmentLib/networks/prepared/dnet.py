@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from LKSegmentLib.networks.blocks.salience import SalienceLayer
 from LKSegmentLib.networks.dnet import DNet
-from LKSegmentLib.operators.packed import Activation, PackedConvolution, PackedDoubling, PackedPointwise
+from LKSegmentLib.operators.packed import Activation, PackedConvolution, PackedDoubling, PackedPointwise, as_batch
 from LKSegmentLib.operators.slabs import Buffers, convolved, gathered, planes_of, slabs_of
 
 from .blocks import PreparedFusion, PreparedLargeKernelBlock, PreparedMixer, plain_convolution
+from .listening import tell
 from .norms import batch_norm_line, layer_normed, with_line_after
 
 _LEAKY = Activation("leaky_relu", 0.2)
@@ -80,6 +81,7 @@ class PreparedSalience:
     """
 
     def __init__(self, layer: SalienceLayer, buffers: Buffers | None = None) -> None:
+        self.layer = layer
         line = batch_norm_line(layer.norm_layer)
         projection = layer.channel_proj
         weights = with_line_after(projection.weight, projection.bias, *line)
@@ -99,6 +101,7 @@ class PreparedSalience:
             # The mixer is a plane ahead: what it has yet to read is not changed here.
             whole[begin : begin + slab.shape[0]] += slab
             begin += slab.shape[0]
+        tell(self.layer, as_batch(whole))
         return whole
 
     @staticmethod
