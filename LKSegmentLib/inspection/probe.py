@@ -1,0 +1,71 @@
+"""The value of every recorded map at one place, layer by layer. Needs no torch: the panel reads it at the crosshair."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from LKSegmentLib.errors import InputError
+
+from .maps import Map
+from .tables import Cell, Table
+
+COLUMNS = ("number", "map", "value", "unit", "neutral value", "voxel (mm)", "layer")
+
+
+def values_at(maps: Sequence[Map], ras: Sequence[float]) -> Table:
+    """A row for each map, in their order: the raw value of the map's voxel that contains a place.
+
+    Nothing is interpolated: a coarse map has one value for a block of image voxels, and "voxel (mm)" says how large
+    that block is, along the map's i, j and k.
+
+    Args:
+        maps: of one inspection; numbered from 1 in this order, which is the x of the curve.
+        ras: the place, (r, a, s) mm.
+
+    Returns:
+        The columns `COLUMNS`. The value is None where the place is outside the map, or where the map has no number.
+
+    Raises:
+        InputError: a place that is not three finite numbers.
+    """
+    place = np.asarray(ras, dtype=np.float64)
+    if place.shape != (3,) or not np.isfinite(place).all():
+        raise InputError(f"A place is three numbers, R, A and S in mm, not {ras!r:.100}.")
+    rows = tuple(_row(number, found, place) for number, found in enumerate(maps, start=1))
+    words = ", ".join(f"{value:g}" for value in place)
+    passport: dict[str, Any] = {
+        "name": f"values at RAS ({words}) mm",
+        "operator": "the raw value of the voxel that contains the place; nothing is interpolated",
+        "kind": "probe",
+        "unit": "of each map its own: values of different maps compare only where unit and layer agree",
+        "place RAS mm": [float(value) for value in place],
+    }
+    return Table(str(passport["name"]), COLUMNS, rows, "number", ("value",), passport)
+
+
+def value_at(found: Map, ras: Sequence[float]) -> float | None:
+    """The raw value of the map's voxel that contains a place (r, a, s) mm; None outside it, or for no number."""
+    grid = found.volume.grid
+    if not grid.contains(ras):
+        return None
+    # The border between two voxels belongs to one of them; half a voxel beyond the last centre is still the last.
+    i, j, k = (int(index) for index in np.clip(np.floor(grid.ijk_of(ras) + 0.5), 0, np.array(grid.shape[::-1]) - 1))
+    value = float(found.volume.array[k, j, i])
+    return value if np.isfinite(value) else None
+
+
+def _row(number: int, found: Map, place: Sequence[float] | np.ndarray[Any, Any]) -> tuple[Cell, ...]:
+    passport = found.passport
+    neutral = passport.get("neutral")
+    return (
+        number,
+        found.name,
+        value_at(found, place),  # type: ignore[arg-type]
+        str(passport.get("unit", "")),
+        neutral if isinstance(neutral, (int, float)) else None,
+        " x ".join(f"{length:.3g}" for length in found.volume.spacing),
+        str(passport.get("layer", "")),
+    )
