@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from LKSegmentLib.errors import InputError
 
@@ -13,6 +14,8 @@ from .maps import Map
 from .tables import Cell, Table
 
 COLUMNS = ("number", "map", "value", "unit", "neutral value", "voxel (mm)", "layer")
+
+_TIE = 1e-6  # voxels: grids are often nested, so that places lie half way between voxels, up to rounding
 
 
 def values_at(maps: Sequence[Map], ras: Sequence[float]) -> Table:
@@ -48,22 +51,32 @@ def values_at(maps: Sequence[Map], ras: Sequence[float]) -> Table:
 
 def value_at(found: Map, ras: Sequence[float]) -> float | None:
     """The raw value of the map's voxel that contains a place (r, a, s) mm; None outside it, or for no number."""
-    grid = found.volume.grid
-    if not grid.contains(ras):
-        return None
-    # The border between two voxels belongs to one of them; half a voxel beyond the last centre is still the last.
-    i, j, k = (int(index) for index in np.clip(np.floor(grid.ijk_of(ras) + 0.5), 0, np.array(grid.shape[::-1]) - 1))
-    value = float(found.volume.array[k, j, i])
+    value = float(values_of(found, np.asarray(ras, dtype=np.float64)[np.newaxis])[0])
     return value if np.isfinite(value) else None
 
 
-def _row(number: int, found: Map, place: Sequence[float] | np.ndarray[Any, Any]) -> tuple[Cell, ...]:
+def values_of(found: Map, places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The raw values of the map's voxels that contain the places (n, 3), RAS mm; NaN outside the map."""
+    grid = found.volume.grid
+    values = np.full(len(places), np.nan)
+    if len(places):
+        continuous = grid.ijk_of(places)
+        size = np.array(grid.shape[::-1])
+        inside = ((continuous >= -0.5 - _TIE) & (continuous <= size - 0.5 + _TIE)).all(axis=1)
+        # A place half way between two voxels belongs to the later one; half a voxel beyond the last is still the last.
+        index = np.floor(continuous[inside] + 0.5 + _TIE).astype(int)
+        i, j, k = np.clip(index, 0, size - 1).T
+        values[inside] = found.volume.array[k, j, i]
+    return values
+
+
+def _row(number: int, found: Map, place: NDArray[np.float64]) -> tuple[Cell, ...]:
     passport = found.passport
     neutral = passport.get("neutral")
     return (
         number,
         found.name,
-        value_at(found, place),  # type: ignore[arg-type]
+        value_at(found, place.tolist()),
         str(passport.get("unit", "")),
         neutral if isinstance(neutral, (int, float)) else None,
         " x ".join(f"{length:.3g}" for length in found.volume.spacing),
