@@ -19,13 +19,14 @@ from LKSegmentLib.version import __version__
 
 if TYPE_CHECKING:
     from LKSegmentLib import networks, packages
-    from LKSegmentLib.scripting import ClickSession, inspect, reach, segment
+    from LKSegmentLib.scripting import ClickSession, examine, inspect, reach, segment
     from LKSegmentLib.volumes import Volume, read_volume, write_volume
 
 __all__ = [
     "ClickSession",
     "Volume",
     "__version__",
+    "examine",
     "inspect",
     "networks",
     "packages",
@@ -38,6 +39,7 @@ __all__ = [
 _ROOM_OF = {
     "ClickSession": "LKSegmentLib.scripting",
     "Volume": "LKSegmentLib.volumes",
+    "examine": "LKSegmentLib.scripting",
     "inspect": "LKSegmentLib.scripting",
     "reach": "LKSegmentLib.scripting",
     "read_volume": "LKSegmentLib.volumes",

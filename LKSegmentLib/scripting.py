@@ -1,4 +1,4 @@
-"""The names people script against: `segment`, `ClickSession`, `inspect`, `reach`.
+"""The names people script against: `segment`, `ClickSession`, `inspect`, `examine`, `reach`.
 
 They call the same engine as the panel and the command, in this process: the same input gives the same voxels.
 Errors are `InputError` (the input can be mended), `RunError` (it failed while running) and `Cancelled`.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from LKSegmentLib.engine.failures import plain_errors
-from LKSegmentLib.engine.results import Map, SegmentResult
+from LKSegmentLib.engine.results import Map, SegmentResult, Table
 from LKSegmentLib.engine.service import Service
 from LKSegmentLib.errors import InputError
 from LKSegmentLib.packages import load, read_manifest
 from LKSegmentLib.packages.store import locate
 from LKSegmentLib.prompts import Point
-from LKSegmentLib.volumes import MaskBox, Volume
+from LKSegmentLib.volumes import Volume
 
 if TYPE_CHECKING:
     from LKSegmentLib.inspection.reach import Reach
@@ -129,8 +130,10 @@ class ClickSession:
         if self._service is None:
             raise InputError("This click session is closed; begin a new one.")
         if points:
-            box, _ = _clicked(self._service, self._model, self._device, points, maps=False)
-            mask = box.full(self._volume.grid.shape)
+            with plain_errors(self._device):
+                asked = (_IMAGE, self._model, self._device, list(points), False)
+                result = self._service.click(*asked, _silent, _never)
+            mask = result.box.full(self._volume.grid.shape)
         else:
             mask = np.zeros(self._volume.grid.shape, bool)
         self._points, self._mask = points, mask
@@ -168,17 +171,47 @@ def inspect(
         InputError: no points for a click model, a map or channel that the network does not have (the sentence lists
             those it has), a model with nothing to show, maps that do not fit into the memory.
     """
-    clicks = _clicks(points)
-    if not _takes_clicks(model, clicks):
-        from LKSegmentLib.inspection.volume_maps import inspect_volume
+    found = examine(volume, model, layers, points, device, progress, cancelled, announce)
+    return found.labels, found.maps
 
-        with plain_errors(device):
-            return inspect_volume(volume, load(model), layers, device, progress, cancelled, announce)
-    if not clicks:
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a model answered and showed.
+
+    Attributes:
+        labels: the mask (uint8) or the labels (uint16) as a Volume on the input's grid.
+        maps: `.name`, `.volume` (raw values on the map's own grid), `.passport`.
+        tables: what has no place in the image: `.name`, `.columns`, `.rows`, `.passport`.
+    """
+
+    labels: Volume
+    maps: list[Map]
+    tables: list[Table]
+
+
+def examine(
+    volume: Volume,
+    model: str | os.PathLike[str] = "lk_click",
+    layers: Sequence[str] | None = None,
+    points: Iterable[tuple[Triple, bool]] | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> Inspection:
+    """As `inspect`, and the tables too: numbers of the same run that have no place in the image."""
+    clicks = _clicks(points)
+    if _takes_clicks(model, clicks) and not clicks:
         raise InputError("The maps of a click model depend on the clicks: give points=[((r, a, s), True), ...].")
-    box, maps = _clicked(_service_with(volume), os.fspath(model), device, clicks, maps=True)
-    mask = volume.with_array(box.full(volume.grid.shape).astype(np.uint8))
-    return mask, chosen_maps(maps, layers)
+    service = _service_with(volume)
+    asked = (_IMAGE, os.fspath(model), device, clicks, layers)
+    with plain_errors(device):
+        found = service.inspect(*asked, progress or _silent, cancelled or _never, announce)
+    if isinstance(found.answer, SegmentResult):
+        return Inspection(found.answer.labels, found.maps, found.tables)
+    mask = volume.with_array(found.answer.box.full(volume.grid.shape).astype(np.uint8))
+    return Inspection(mask, found.maps, found.tables)
 
 
 def reach(
@@ -235,17 +268,6 @@ def _takes_clicks(model: str | os.PathLike[str], clicks: Sequence[Point]) -> boo
     return manifest.kind == "click"
 
 
-def chosen_maps(maps: list[Map], layers: Sequence[str] | None) -> list[Map]:
-    """The maps with these names, in this order; all for None. InputError lists the names there are."""
-    if layers is None:
-        return maps
-    by_name = {found.name: found for found in maps}
-    for layer in layers:
-        if layer not in by_name:
-            raise InputError(f"There is no map {layer!r}; the maps are: {', '.join(by_name)}.")
-    return [by_name[layer] for layer in layers]
-
-
 def _service_with(volume: Volume) -> Service:
     if not isinstance(volume, Volume):
         raise InputError(
@@ -254,14 +276,6 @@ def _service_with(volume: Volume) -> Service:
     service = Service()
     service.open_image(_IMAGE, volume.array, volume.ijk_to_ras)
     return service
-
-
-def _clicked(
-    service: Service, model: str, device: str, points: tuple[Point, ...], maps: bool
-) -> tuple[MaskBox, list[Map]]:
-    with plain_errors(device):
-        result = service.click(_IMAGE, model, device, list(points), maps, _silent, _never)
-    return result.box, result.maps
 
 
 def _clicks(points: Any) -> tuple[Point, ...]:

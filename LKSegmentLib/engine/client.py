@@ -7,7 +7,6 @@ told by ``poll``, which a timer calls every 20 to 50 ms.
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -20,6 +19,7 @@ from LKSegmentLib.engine.failures import CrashReport
 from LKSegmentLib.engine.jobs import Event, ImageHandle, Job
 from LKSegmentLib.engine.launching import Carrier, Ended, Launch, Received, Transport, WorkerProcess
 from LKSegmentLib.engine.protocol import Message
+from LKSegmentLib.engine.request_fields import doing_what, listed_points, model_name
 from LKSegmentLib.engine.worker import DEFAULT_SERVICE, mismatch_sentence
 from LKSegmentLib.errors import Cancelled, InputError, RunError
 from LKSegmentLib.prompts import Point
@@ -35,9 +35,8 @@ UNKILLABLE_SECONDS = 5.0
 class EngineClient:
     """Runs requests in a worker process that is started on first use and kept warm.
 
-    ``interpreter``: the Python to run it (default: see ``launching.default_interpreter``). ``environment``:
-    changes to this process's environment, None removes a variable. The other arguments are for tests and for
-    unusual machines: the class that does the work, how to connect, how arrays travel.
+    ``interpreter``: the Python to run it; default: ``launching.default_interpreter``. ``environment``: changes to
+    this process's, None removes a variable. The others (what works, how to connect, how arrays travel) are for tests.
     """
 
     def __init__(
@@ -88,10 +87,9 @@ class EngineClient:
     def segment(self, image: ImageHandle, model: str, device: str = "auto") -> Job:
         """Segments the whole image; the result is a ``SegmentResult``.
 
-        ``model`` is an installed model's name or, with a path separator or ".zip" in it, a package's path.
-        Raises InputError for arguments that cannot be right.
+        ``model`` is a name or, with a path separator or ".zip" in it, a path. InputError: impossible ones.
         """
-        return self._submit("segment", image, "", model=_model(model), device=device)
+        return self._submit("segment", image, "", model=model_name(model), device=device)
 
     def click(
         self,
@@ -104,15 +102,59 @@ class EngineClient:
     ) -> Job:
         """The mask after all ``points``, in the order they were set; the result is a ``ClickResult``.
 
-        Clicks on the same image and ``target`` (a segment, say) that still wait in the queue are cancelled, as
-        this one says all that they said. Raises InputError for arguments that cannot be right.
+        Clicks on the same image and ``target`` (a segment, say) that still wait are cancelled, as this one says all
+        that they said. Raises InputError for arguments that cannot be right.
         """
-        listed = [[*(float(v) for v in point.ras), bool(point.positive)] for point in points]
-        fields = {"model": _model(model), "device": device, "points": listed, "maps": bool(with_maps)}
-        for job in [j for j in self._waiting if (j.kind, j.image, j.target) == ("click", image, target)]:
+        self._supersede(image, target)
+        fields: Message = {"model": model_name(model), "device": device, "maps": bool(with_maps)}
+        return self._submit("click", image, target, points=listed_points(points), **fields)
+
+    def exposed(self, model: str) -> Job:
+        """What maps a model can show; the result is a dict (docs/protocol.md). No image is needed."""
+        return self._submit("exposed", model=model_name(model))
+
+    def inspect(
+        self,
+        image: ImageHandle,
+        model: str,
+        device: str = "auto",
+        layers: Sequence[str] | None = None,
+        points: Sequence[Point] = (),
+        target: str = "",
+    ) -> Job:
+        """The answer of a model and the maps ``layers`` of it (None: its default ones); an ``InspectResult``.
+
+        With ``points`` it counts as a click. Raises InputError for arguments that cannot be right.
+        """
+        if points:
+            self._supersede(image, target)
+        names = None if layers is None else list(layers)
+        fields: Message = {"model": model_name(model), "device": device, "layers": names}
+        return self._submit("inspect", image, target, points=listed_points(points), **fields)
+
+    def reach(
+        self,
+        image: ImageHandle,
+        model: str,
+        device: str = "auto",
+        ras: Sequence[float] | None = None,
+        points: Sequence[Point] = (),
+        label: int | None = None,
+    ) -> Job:
+        """From where in the image the answer at ``ras`` (mm; None: the last point) comes; a ``ReachResult``.
+
+        ``label`` None is the largest logit there. Raises InputError for arguments that cannot be right.
+        """
+        place = None if ras is None else [float(value) for value in ras]
+        fields: Message = {"model": model_name(model), "device": device, "ras": place, "label": label}
+        return self._submit("reach", image, points=listed_points(points), **fields)
+
+    def _supersede(self, image: ImageHandle, target: str) -> None:
+        """Cancels the clicks that wait for this image and target."""
+        clicks = [j for j in self._waiting if j.kind in ("click", "inspect") and j.message["points"]]
+        for job in [j for j in clicks if (j.image, j.target) == (image, target)]:
             self._waiting.remove(job)
             self._finish(job, "cancelled", stage=SUPERSEDED)
-        return self._submit("click", image, target, **fields)
 
     def models(self) -> Job:
         """The installed models as the worker sees them; the result is a dict (docs/protocol.md)."""
@@ -123,13 +165,18 @@ class EngineClient:
         return self._submit("doctor")
 
     def cancel(self, job: Job, force_after: float = 2.5) -> None:
-        """Stops a job. A running one may end by itself for ``force_after`` seconds, then its worker is killed."""
+        """Stops a job. A running one may end by itself for ``force_after`` seconds, then its worker is killed.
+
+        Asked again, the earlier of both ends counts.
+        """
         if job in self._waiting:
             self._waiting.remove(job)
             self._finish(job, "cancelled")
-        elif job is self._running and self._worker is not None and job.kill_at is None:
-            self._worker.send({"type": "cancel", "job": job.identifier})
-            job.kill_at = time.monotonic() + force_after
+        elif job is self._running and self._worker is not None:
+            end = time.monotonic() + force_after
+            if job.kill_at is None:
+                self._worker.send({"type": "cancel", "job": job.identifier})
+            job.kill_at = end if job.kill_at is None else min(job.kill_at, end)
 
     def _submit(self, kind: str, image: ImageHandle | None = None, target: str = "", **fields: Any) -> Job:
         if image is not None and image.closed:
@@ -199,6 +246,9 @@ class EngineClient:
             self._refusal = message["sentence"]
         elif job is None or message.get("job", job.identifier) != job.identifier:
             return  # about a job that is over
+        elif kind == "plan":
+            job.plan = message["sentence"]
+            self._report_progress(job)
         elif kind == "progress":
             job.stage, job.progress = message["stage"], float(message["fraction"])
             self._report_progress(job)
@@ -224,7 +274,7 @@ class EngineClient:
             self._finish(job, "cancelled")  # killed because it had to stop
             return
         interpreter = self._launch.interpreter
-        doing = _doing(job) if welcomed else "starting"
+        doing = doing_what(job.kind if job is not None else "") if welcomed else "starting"
         if welcomed:
             sentence = failures.death_sentence(doing, ended.exit_code, ended.stderr, ended.problem)
         else:
@@ -349,15 +399,3 @@ class EngineClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _model(name: str) -> str:
-    """Paths become absolute, as the worker lives in another folder; names stay as they are."""
-    separators = [os.sep, *([os.altsep] if os.altsep else [])]
-    is_path = any(s in name for s in separators) or name.lower().endswith(".zip")
-    return os.path.abspath(os.path.expanduser(name)) if is_path else name
-
-
-def _doing(job: Job | None) -> str:
-    words = {"segment": "segmenting", "click": "working on a click", "models": "listing models", "doctor": "checking"}
-    return words[job.kind] if job is not None else "waiting for requests"

@@ -11,6 +11,7 @@ from LKSegmentLib.volumes import Volume
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 EventKind = Literal["progress", "done", "failed", "cancelled"]
 
+
 @dataclass(eq=False)
 class ImageHandle:
     """An image opened by a client. ``volume`` is kept to open it again in a fresh worker: do not change it."""
@@ -32,6 +33,8 @@ class Job:
     state: State = "queued"
     stage: str = ""
     progress: float = 0.0
+    plan: str = ""
+    """What the job will take, in one sentence, once the worker knows it; only of inspections."""
     result: Any = None
     warnings: tuple[str, ...] = ()
     """Sentences about the image that its person should read, such as voxels that are no numbers."""

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 
 from LKSegmentLib.errors import RunError
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 """Raised by one whenever a message changes. Client and worker must agree exactly."""
 
 MAGIC: Final = b"LKSG"
@@ -32,6 +32,8 @@ MAX_ARRAYS: Final = 256
 MAX_DIMENSIONS: Final = 5
 MAX_POINTS: Final = 4096
 MAX_TEXT: Final = 4096
+MAX_LAYERS: Final = 128
+"""Maps asked for at once: each may come with the disagreement of its windows, and both are arrays."""
 
 DTYPES: Final = ("|b1", "|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f2", "<f4", "<f8")
 """numpy type strings that may travel; big-endian arrays are converted before they are sent."""
@@ -100,6 +102,20 @@ def _points(value: object) -> str:
         if not isinstance(point[3], bool):
             return expected
     return ""
+
+
+def _place(value: object) -> str:
+    good = isinstance(value, list) and len(value) == 3 and all(_number(v) for v in value)
+    return "" if value is None or good else "a place [r, a, s] in finite millimetres, or null"
+
+
+def _layers(value: object) -> str:
+    good = isinstance(value, list) and len(value) <= MAX_LAYERS and not any(_text(200)(name) for name in value)
+    return "" if value is None or good else f"at most {MAX_LAYERS} names of at most 200 characters, or null"
+
+
+def _label(value: object) -> str:
+    return "" if value is None or not _whole_number(65535)(value) else "a whole number from 0 to 65535, or null"
 
 
 def _names(value: object) -> str:
@@ -178,6 +194,24 @@ FIELDS: Final[Mapping[Side, Mapping[str, Mapping[str, Check]]]] = {
             "points": _points,
             "maps": _flag,
         },
+        "exposed": {"job": _identifier, "model": _text()},
+        "inspect": {
+            "job": _identifier,
+            "image": _identifier,
+            "model": _text(),
+            "device": _text(64),
+            "points": _points,
+            "layers": _layers,
+        },
+        "reach": {
+            "job": _identifier,
+            "image": _identifier,
+            "model": _text(),
+            "device": _text(64),
+            "points": _points,
+            "ras": _place,
+            "label": _label,
+        },
         "models": {"job": _identifier},
         "doctor": {"job": _identifier},
         "cancel": {"job": _identifier},
@@ -195,6 +229,7 @@ FIELDS: Final[Mapping[Side, Mapping[str, Mapping[str, Check]]]] = {
             "interpreter": _text(),
         },
         "refused": {"sentence": _text()},
+        "plan": {"job": _identifier, "sentence": _text()},
         "progress": {"job": _identifier, "stage": _text(200), "fraction": _fraction},
         "done": {"job": _identifier, "result": _object, "warnings": _texts, "arrays": _arrays},
         "failed": {"job": _identifier, "category": _word("input", "run"), "sentence": _text()},

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from LKSegmentLib.engine.results import ClickResult, SegmentResult
+from LKSegmentLib.engine.results import ClickResult, InspectResult, Map, ReachResult, SegmentResult
 from LKSegmentLib.engine.shared_arrays import Array
 from LKSegmentLib.engine.warm import WarmPackages
 from LKSegmentLib.errors import InputError
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, float], None]
 Cancelled = Callable[[], bool]
+Announce = Callable[[str], None]
 
 MAPS = "attention maps"
+REACH = "reach"
 CLICK = "finding the structure"
 
 
@@ -72,9 +74,7 @@ class Service:
         package = self._package(model, progress)
         from LKSegmentLib.inference.segmentation import segment_volume
 
-        labels = segment_volume(volume, package, device, progress, cancelled)
-        segments = package.manifest.segments
-        return SegmentResult(labels, [label.name for label in segments], [label.to_json() for label in segments])
+        return _with_names(segment_volume(volume, package, device, progress, cancelled), package)
 
     def click(
         self,
@@ -94,12 +94,94 @@ class Service:
         box = session.mask_for(points, lambda _, fraction: progress(CLICK, fraction), cancelled)
         if not maps:
             return ClickResult(box)
+        return ClickResult(box, self._click_maps(session, points, None, progress))
+
+    def exposed(self, model: str, progress: Progress) -> dict[str, Any]:
+        """What maps ``model`` can show, from its network alone: no image is needed.
+
+        ``model`` its name; ``kind`` "click" or "volume"; ``entries``, each with name, words (the name and its
+        channels), extent, channels, default, and operator, unit and identifiable as in the passport; ``nothing``: a
+        sentence where there are none, else empty. Raises InputError for whatever is wrong with the package.
+        """
+        package = self._package(model, progress)
+        from LKSegmentLib.inspection.listing import listed
+
+        return listed(package)
+
+    def inspect(
+        self,
+        key: int,
+        model: str,
+        device: str,
+        points: Sequence[Point],
+        layers: Sequence[str] | None,
+        progress: Progress,
+        cancelled: Cancelled,
+        announce: Announce | None = None,
+    ) -> InspectResult:
+        """The answer of ``segment`` or, for a click model, ``click``, and what the network showed meanwhile.
+
+        ``layers``: names of the maps wanted; None for the default ones of a volume model, for all of a click model.
+        ``announce`` is told, before a whole volume is computed, how much memory and time it will take.
+        Raises InputError (no points for a click model, points for another, an unknown map or channel, nothing to
+        show, maps larger than the memory), RunError and Cancelled.
+        """
+        volume = self._image(key)
+        package = self._package(model, progress)
+        _check_points(package, points, "maps")
+        if package.manifest.kind == "click":
+            session = self._session(key, model, device, progress)
+            box = session.mask_for(points, lambda _, fraction: progress(CLICK, fraction), cancelled)
+            return InspectResult(ClickResult(box), self._click_maps(session, points, layers, progress))
+        from LKSegmentLib.inspection.volume_maps import inspect_volume
+
+        labels, maps = inspect_volume(volume, package, layers, device, progress, cancelled, announce)
+        return InspectResult(_with_names(labels, package), maps)
+
+    def reach(
+        self,
+        key: int,
+        model: str,
+        device: str,
+        points: Sequence[Point],
+        ras: Sequence[float] | None,
+        label: int | None,
+        progress: Progress,
+        cancelled: Cancelled,
+    ) -> ReachResult:
+        """From where in the image the answer at ``ras`` (RAS mm) comes: the effective receptive field.
+
+        ``ras`` None: the last point, else the middle of the image. ``label``: which output's logit; None: the largest.
+        Raises InputError (a place outside the image or the window, no such label, points as for ``inspect``),
+        RunError (the memory does not suffice, or the answer does not depend on the image) and Cancelled.
+        """
+        volume = self._image(key)
+        package = self._package(model, progress)
+        _check_points(package, points, "reach")
+        from LKSegmentLib.inspection.reach import click_reach, volume_reach
+
+        progress(REACH, 0.0)
+        if package.manifest.kind == "click":
+            session = self._session(key, model, device, progress)
+            session.mask_for(points, lambda _, fraction: progress(CLICK, fraction), cancelled)
+            progress(REACH, 0.5)
+            found = click_reach(session, points, points[-1].ras if ras is None else ras)
+        else:
+            place = volume.grid.centre_ras.tolist() if ras is None else ras
+            found = volume_reach(volume, package, place, device, label)
+        progress(REACH, 1.0)
+        shown = Map("reach", found.volume, {**found.passport, "in words": found.sentence})
+        return ReachResult(found.ras, shown, found.radii_mm, found.theoretical_mm, found.sentence)
+
+    def _click_maps(
+        self, session: ClickModelSession, points: Sequence[Point], layers: Sequence[str] | None, progress: Progress
+    ) -> list[Map]:
         from LKSegmentLib.inspection.click_maps import EXPOSED, click_maps
 
         progress(MAPS, 0.0)
-        shown = click_maps(session, points, [exposed.name for exposed in EXPOSED])
+        maps = click_maps(session, points, [entry.name for entry in EXPOSED] if layers is None else list(layers))
         progress(MAPS, 1.0)
-        return ClickResult(box, shown)
+        return maps
 
     def _session(self, key: int, model: str, device: str, progress: Progress) -> ClickModelSession:
         volume = self._image(key)
@@ -186,6 +268,22 @@ class Service:
 
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+
+
+def _with_names(labels: Volume, package: Package) -> SegmentResult:
+    segments = package.manifest.segments
+    return SegmentResult(labels, [label.name for label in segments], [label.to_json() for label in segments])
+
+
+def _check_points(package: Package, points: Sequence[Point], what: str) -> None:
+    """InputError for a click model without points, and for another model with some."""
+    manifest = package.manifest
+    if manifest.kind == "click" and not points:
+        raise InputError(f"The {what} of a click model depend{'s' * (what == 'reach')} on the clicks: click first.")
+    if points and manifest.kind != "click":
+        raise InputError(
+            f"The model {manifest.name!r} works on whole volumes and takes no clicks: leave the points out."
+        )
 
 
 def _convolution_problem(device: str) -> str:

@@ -188,17 +188,29 @@ class Worker:
         cancelled = self.cancelled[message["job"]].is_set
         if cancelled():
             raise Cancelled("The job was cancelled before it began.")
-        progress = self.progress_of(message["job"])
-        if message["type"] == "segment":
-            where = (message["image"], message["model"], message["device"])
-            return results.encoded(self.service.segment(*where, progress, cancelled))
-        if message["type"] == "click":
-            points = [Point((r, a, s), positive) for r, a, s, positive in message["points"]]
-            where = (message["image"], message["model"], message["device"])
-            return results.encoded(self.service.click(*where, points, message["maps"], progress, cancelled))
-        if message["type"] == "models":
+        kind, progress = message["type"], self.progress_of(message["job"])
+        if kind == "models":
             return results.encoded(self.service.models())
-        return results.encoded(self.service.doctor())
+        if kind == "doctor":
+            return results.encoded(self.service.doctor())
+        if kind == "exposed":
+            return results.encoded(self.service.exposed(message["model"], progress))
+        where = (message["image"], message["model"], message["device"])
+        if kind == "segment":
+            return results.encoded(self.service.segment(*where, progress, cancelled))
+        points = [Point((r, a, s), positive) for r, a, s, positive in message["points"]]
+        if kind == "click":
+            return results.encoded(self.service.click(*where, points, message["maps"], progress, cancelled))
+        if kind == "inspect":
+            announce = self.announcement_of(message["job"])
+            asked = (points, message["layers"])
+            return results.encoded(self.service.inspect(*where, *asked, progress, cancelled, announce))
+        place = (points, message["ras"], message["label"])
+        return results.encoded(self.service.reach(*where, *place, progress, cancelled))
+
+    def announcement_of(self, job: int) -> Callable[[str], None]:
+        """A function that tells what a job will take, before it takes it."""
+        return lambda sentence: self.channel.send({"type": "plan", "job": job, "sentence": sentence[:4000]})
 
     def progress_of(self, job: int) -> Callable[[str, float], None]:
         """A function that reports stage and fraction (0 to 1), at most every ``PROGRESS_INTERVAL`` seconds."""

@@ -84,6 +84,16 @@ def test_a_deaf_job_is_killed_and_the_next_request_works_with_the_same_image(cli
     assert client.worker_facts["process"] != first and not psutil.pid_exists(first)
 
 
+def test_a_second_cancel_may_shorten_the_patience_and_not_lengthen_it(client, volume):
+    job = client.segment(client.open_image(volume), "deaf")
+    until(lambda: job.stage == "windows", "it runs", client)
+    client.cancel(job, force_after=600.0)
+    client.cancel(job, force_after=0.0)
+    client.cancel(job, force_after=600.0)
+    until(lambda: job.is_over, "it is over", client)
+    assert job.state == "cancelled"
+
+
 def test_a_forced_kill_takes_the_whole_family(client, volume):
     job = client.segment(client.open_image(volume), "family")
     until(lambda: job.stage.isdigit(), "the child process is known", client)

@@ -170,6 +170,43 @@ def test_a_click_supersedes_waiting_clicks_on_the_same_target(warm, volume):
     assert [job.state for job in (running, *kept)] == ["done"] * 4
 
 
+def test_maps_reach_and_what_is_exposed_come_back(warm, volume):
+    image = warm.open_image(volume)
+    assert warm.wait(warm.exposed("any"), PATIENCE)["entries"] == [{"name": "gate"}]
+    job = warm.inspect(image, "any", "cpu", ["a", "b #5"])
+    found = warm.wait(job, PATIENCE)
+    assert job.plan == "2 maps, 3 MB."
+    assert [shown.name for shown in found.maps] == ["a", "b #5"] and found.maps[0].passport == {"device": "cpu"}
+    assert np.array_equal(found.maps[1].volume.array, volume.array)
+    assert found.tables[0].column("share") == [0.5, None]
+    reach = warm.wait(warm.reach(image, "any", "cpu", (1, 2, 3), [Point((0, 0, 0))], 4), PATIENCE)
+    assert reach.ras == (1.0, 2.0, 3.0) and reach.map.passport == {"label": 4, "points": 1}
+    assert reach.radii_mm[90] == (4.0, 5.0, 6.0) and reach.sentence == "Near."
+
+
+def test_an_inspection_is_cancelled_politely(warm, volume):
+    process = warm.worker_facts["process"]
+    job = warm.inspect(warm.open_image(volume), "patient", "cpu", ["a"])
+    wait_for_stage(warm, job, "windows")
+    warm.cancel(job)
+    with pytest.raises(Cancelled):
+        warm.wait(job, PATIENCE)
+    warm.wait(warm.models(), PATIENCE)
+    assert warm.worker_facts["process"] == process
+
+
+def test_an_inspection_with_points_is_a_click_and_without_is_none(warm, volume):
+    image = warm.open_image(volume)
+    running = warm.click(image, "slow", "cpu", [Point((0, 0, 0))], target="liver")
+    whole = warm.inspect(image, "any", "cpu", ["a"], target="liver")
+    passed = warm.click(image, "slow", "cpu", [Point((0, 0, 0))], target="liver")
+    also = warm.inspect(image, "any", "cpu", ["a"], [Point((0, 0, 0))], target="liver")
+    last = warm.inspect(image, "any", "cpu", ["a"], [Point((0, 0, 0))], target="liver")
+    assert (passed.state, passed.stage, also.state) == ("cancelled", SUPERSEDED, "cancelled")
+    for job in (running, whole, last):
+        warm.wait(job, PATIENCE)
+
+
 def test_a_job_on_an_image_that_the_service_refuses_tells_why(warm):
     image = warm.open_image(Volume(np.zeros((1, 1, 1)), np.eye(4)))
     with pytest.raises(InputError, match="too small"):

@@ -46,6 +46,7 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     save(folder / "clicker", "lk_click", SMALL_CLICK, len(CHANNELS), ["structure"], kind="click", title="Clicker")
     save(folder / "organs", "lka_unet", SMALL_UNET, 1, ["background", "liver", "spleen"], title="Organs")
+    save(folder / "plain", "monai_segresnet", {}, 1, ["background", "liver"], title="Plain")
     (folder / "broken").mkdir()
     (folder / "broken" / "model.json").write_text("{}")
     return folder
@@ -111,6 +112,71 @@ def test_a_whole_volume_is_identical_in_the_worker_and_here(client, service, vol
     assert there.labels.grid == volume.grid and len(np.unique(there.labels.array)) > 1
     assert there.names == ["liver", "spleen"] and there.entries == here.entries
     assert [entry["value"] for entry in there.entries] == [1, 2]
+
+
+def test_maps_of_a_whole_volume_are_identical_in_the_worker_and_here(client, service, volume):
+    service.open_image(1, volume.array, volume.ijk_to_ras)
+    image, plans = client.open_image(volume), []
+    listed = client.wait(client.exposed("organs"), PATIENCE)
+    assert listed == service.exposed("organs", silent) and listed["kind"] == "volume" and not listed["nothing"]
+    names = [entry["name"] for entry in listed["entries"] if entry["default"]]
+    job = client.inspect(image, "organs", "cpu", [f"{names[0]} #1"])
+    there = client.wait(job, PATIENCE)
+    here = service.inspect(1, "organs", "cpu", [], [f"{names[0]} #1"], silent, never, plans.append)
+    assert job.plan.split(" window")[0] == plans[0].split(" window")[0] and "1 map" in job.plan
+    assert there.maps[0].name == f"{names[0]} #1" and len(there.maps) == len(here.maps)
+    for mine, theirs in zip(here.maps, there.maps, strict=True):
+        assert np.array_equal(mine.volume.array, theirs.volume.array) and mine.volume.grid == theirs.volume.grid
+    plain = service.segment(1, "organs", "cpu", silent, never)
+    assert np.array_equal(there.answer.labels.array, plain.labels.array) and there.answer.entries == plain.entries
+
+
+def test_maps_after_clicks_are_those_that_were_chosen(client, service, volume, points):
+    listed = client.wait(client.exposed("clicker"), PATIENCE)
+    names = [entry["name"] for entry in listed["entries"]]
+    assert listed["kind"] == "click" and sum(entry["default"] for entry in listed["entries"]) == 1
+    found = client.wait(client.inspect(client.open_image(volume), "clicker", "cpu", names[2:0:-1], points), PATIENCE)
+    service.open_image(1, volume.array, volume.ijk_to_ras)
+    here = service.click(1, "clicker", "cpu", points, True, silent, never)
+    assert np.array_equal(found.answer.box.array, here.box.array)
+    assert [shown.name for shown in found.maps] == names[2:0:-1]
+    assert np.array_equal(found.maps[1].volume.array, here.maps[1].volume.array)
+    assert len(service.inspect(1, "clicker", "cpu", points, None, silent, never).maps) == len(names)
+
+
+@pytest.mark.parametrize("model", ["clicker", "organs"])
+def test_the_reach_is_identical_in_the_worker_and_here(client, service, volume, points, model):
+    service.open_image(1, volume.array, volume.ijk_to_ras)
+    clicks, place = (points[:1] if model == "clicker" else []), points[0].ras
+    there = client.wait(client.reach(client.open_image(volume), model, "cpu", place, clicks), PATIENCE)
+    here = service.reach(1, model, "cpu", clicks, None, None, silent, never)
+    assert np.array_equal(there.map.volume.array, here.map.volume.array) and there.map.volume.array.any()
+    assert (there.ras, there.radii_mm, there.sentence) == (here.ras, here.radii_mm, here.sentence)
+    assert there.map.passport["in words"] == there.sentence and "50 %" in there.sentence
+
+
+@pytest.mark.parametrize(
+    ("ask", "words"),
+    [
+        (lambda c, i, p: c.inspect(i, "organs", "cpu", ["no such map"]), "no map 'no such map'.*shows: "),
+        (lambda c, i, p: c.inspect(i, "organs", "cpu", ["LK attention, level 0 #99"]), "there is no channel 99"),
+        (lambda c, i, p: c.inspect(i, "clicker", "cpu", ["no such map"], p), "no map 'no such map'.*shows: "),
+        (lambda c, i, p: c.inspect(i, "clicker", "cpu"), "maps of a click model depend on the clicks"),
+        (lambda c, i, p: c.inspect(i, "organs", "cpu", None, p), "takes no clicks"),
+        (lambda c, i, p: c.inspect(i, "plain", "cpu"), "has nothing to show"),
+        (lambda c, i, p: c.reach(i, "clicker", "cpu"), "reach of a click model depends on the clicks"),
+        (lambda c, i, p: c.reach(i, "organs", "cpu", (1e4, 0, 0)), "outside the volume"),
+        (lambda c, i, p: c.reach(i, "organs", "cpu", label=7), "outputs 0 to 2, not 7"),
+    ],
+)
+def test_what_cannot_be_shown_is_one_sentence(client, volume, points, ask, words):
+    with pytest.raises(InputError, match=words):
+        client.wait(ask(client, client.open_image(volume), points), PATIENCE)
+
+
+def test_a_model_with_nothing_to_show_says_so_when_it_is_listed(client):
+    listed = client.wait(client.exposed("plain"), PATIENCE)
+    assert listed["entries"] == [] and 'The model "plain" has nothing to show' in listed["nothing"]
 
 
 def test_voxels_that_are_no_numbers_are_told(client, volume):

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from LKSegmentLib.engine.results import ClickResult, Map, MaskBox, SegmentResult
+from LKSegmentLib.engine.results import ClickResult, InspectResult, Map, MaskBox, ReachResult, SegmentResult, Table
 from LKSegmentLib.errors import Cancelled, InputError, RunError
 from LKSegmentLib.volumes import Volume
 
@@ -120,6 +120,24 @@ class FakeService:
         passport = {"points": [[*p.ras, p.positive] for p in points], "device": device}
         shown = [Map("attention", volume.with_array(volume.array.astype(np.float32)), passport)] if maps else []
         return ClickResult(box, shown)
+
+    def exposed(self, model, progress):
+        return {"model": model, "kind": "volume", "entries": [{"name": "gate"}], "nothing": ""}
+
+    def inspect(self, key, model, device, points, layers, progress, cancelled, announce):
+        announce(f"{len(layers)} maps, 3 MB.")
+        if model == "patient":
+            self.patient(self.images[key], progress, cancelled)
+        if model == "slow":
+            time.sleep(0.3)
+        maps = [Map(name, self.images[key], {"device": device}) for name in layers]
+        table = Table("weights", ("slice", "share"), ((0, 0.5), (1, None)), "slice", ("share",), {"unit": "none"})
+        answer = ClickResult(MaskBox((0, 0, 0), np.full((1, 1, 1), len(points), np.uint8)))
+        return InspectResult(answer, maps, [table])
+
+    def reach(self, key, model, device, points, ras, label, progress, cancelled):
+        field = Map("reach", self.images[key], {"label": label, "points": len(points)})
+        return ReachResult(tuple(ras), field, {50: (1.0, 2.0, 3.0), 90: (4.0, 5.0, 6.0)}, None, "Near.")
 
     def models(self):
         return {"models": [{"name": "plain"}]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -11,11 +12,12 @@ import numpy as np
 import pytest
 
 from LKSegmentLib.engine import failures, launching, results
-from LKSegmentLib.engine.client import EngineClient, _model
+from LKSegmentLib.engine.client import EngineClient
 from LKSegmentLib.engine.protocol import ProtocolError
+from LKSegmentLib.engine.request_fields import model_name
 from LKSegmentLib.engine.worker import Worker
 from LKSegmentLib.errors import Cancelled, InputError, RunError
-from LKSegmentLib.inspection import Map
+from LKSegmentLib.inspection import Map, Table
 from LKSegmentLib.volumes import Volume
 
 
@@ -79,9 +81,9 @@ def test_changes_to_another_environment_lead_there(monkeypatch):
 
 
 def test_paths_of_models_become_absolute_and_names_stay():
-    assert _model("lk_click") == "lk_click"
-    assert _model(os.path.join("models", "mine")) == os.path.abspath(os.path.join("models", "mine"))
-    assert _model("mine.zip") == os.path.abspath("mine.zip")
+    assert model_name("lk_click") == "lk_click"
+    assert model_name(os.path.join("models", "mine")) == os.path.abspath(os.path.join("models", "mine"))
+    assert model_name("mine.zip") == os.path.abspath("mine.zip")
 
 
 class OutOfMemoryError(RuntimeError):
@@ -149,10 +151,47 @@ def test_results_survive_the_way():
     assert results.decoded(*results.encoded({"models": []})) == {"models": []}
 
 
+@pytest.mark.parametrize("answer", ["labels", "mask"])
+def test_inspections_survive_the_way(answer):
+    matrix = np.diag([1.0, 2.0, 3.0, 1.0])
+    labels = Volume(np.arange(8, dtype=np.uint16).reshape(2, 2, 2), matrix)
+    gate = Map("gate", labels.with_array(labels.array.astype(np.float32)), {"range": [np.float32(0), float("inf")]})
+    table = Table("weights", ("slice", "share"), ((0, 0.25), (1, float("nan"))), "slice", ("share",), {"unit": "none"})
+    given = {
+        "labels": results.SegmentResult(labels, ["a"], [{"name": "a"}]),
+        "mask": results.ClickResult(results.MaskBox((1, 0, 2), np.ones((1, 1, 1), np.uint8))),
+    }[answer]
+    text, arrays = results.encoded(results.InspectResult(given, [gate, gate], [table]))
+    json.dumps(text, allow_nan=False)
+    back = results.decoded(text, arrays)
+    assert type(back.answer) is type(given) and len(back.maps) == 2
+    assert np.array_equal(back.maps[1].volume.array, gate.volume.array)
+    assert back.maps[0].passport == {"range": [0.0, None]}, "JSON has no infinity"
+    assert back.tables == [Table("weights", table.columns, ((0, 0.25), (1, None)), "slice", ("share",), table.passport)]
+    with pytest.raises(ProtocolError):
+        results.decoded(text, arrays[:-1])
+
+
+def test_a_reach_survives_the_way():
+    field = Map("reach", Volume(np.ones((2, 3, 4), np.float32), np.diag([1.0, 2.0, 3.0, 1.0])), {"unit": "x"})
+    given = results.ReachResult((1.0, 2.0, 3.0), field, {50: (1.0, 2.0, 3.0), 90: (4.0, 5.0, 6.0)}, None, "In words.")
+    back = results.decoded(*results.encoded(given))
+    assert (back.ras, back.radii_mm, back.theoretical_mm) == (given.ras, given.radii_mm, None)
+    assert back.sentence == "In words." and np.array_equal(back.map.volume.array, field.volume.array)
+    there = results.ReachResult(given.ras, field, given.radii_mm, (7.0, 8.0, 9.0), "")
+    assert results.decoded(*results.encoded(there)).theoretical_mm == (7.0, 8.0, 9.0)
+
+
 @pytest.mark.parametrize(
     ("result", "count"),
-    [({"kind": "segment"}, 1), ({"kind": "click", "maps": []}, 1), ({"kind": "x"}, 0), ({}, 0), ({"kind": "json"}, 0)],
-)
+    [
+        ({"kind": "segment"}, 1), ({"kind": "click", "maps": []}, 1), ({"kind": "x"}, 0), ({}, 0),
+        ({"kind": "json"}, 0),
+        ({"kind": "inspect", "arrays": 1, "maps": []}, 1), ({"kind": "inspect", "answer": {}}, 0),
+        ({"kind": "inspect", "arrays": 0, "maps": [], "tables": [], "answer": {"kind": "json", "value": {}}}, 0),
+        ({"kind": "reach", "maps": []}, 0), ({"kind": "reach", "maps": [{}], "radii_mm": []}, 1),
+    ],
+)  # fmt: skip
 def test_incomplete_results_are_refused(result, count):
     with pytest.raises(ProtocolError, match="sent a result of"):
         results.decoded(result, [np.zeros((1, 1, 1))] * count)

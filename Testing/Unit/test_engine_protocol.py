@@ -39,6 +39,26 @@ EXAMPLES = {
             "points": [[1, 2.5, -3, True]],
             "maps": False,
         },
+        {"type": "exposed", "job": 3, "model": "a"},
+        {
+            "type": "inspect",
+            "job": 2,
+            "image": 1,
+            "model": "a",
+            "device": "cpu",
+            "points": [],
+            "layers": ["gate #5"],
+        },
+        {
+            "type": "reach",
+            "job": 2,
+            "image": 1,
+            "model": "a",
+            "device": "cpu",
+            "points": [[1, 2.5, -3, True]],
+            "ras": [1, -2.5, 3],
+            "label": 4,
+        },
         {"type": "models", "job": 3},
         {"type": "doctor", "job": 3},
         {"type": "cancel", "job": 3},
@@ -57,6 +77,7 @@ EXAMPLES = {
             "interpreter": "/usr/bin/python3",
         },
         {"type": "refused", "sentence": "No."},
+        {"type": "plan", "job": 2, "sentence": "2 maps, 3 MB."},
         {"type": "progress", "job": 2, "stage": "windows", "fraction": 0.5},
         {"type": "done", "job": 2, "result": {}, "warnings": ["Careful."], "arrays": [WIRE, SHARED]},
         {"type": "failed", "job": 2, "category": "input", "sentence": "No."},
@@ -125,6 +146,8 @@ def test_nobody_may_send_the_messages_of_the_other_side(side, message):
 
 
 CLICK = EXAMPLES["client"][4]
+INSPECT = EXAMPLES["client"][6]
+REACH = EXAMPLES["client"][7]
 OPEN = EXAMPLES["client"][1]
 
 
@@ -138,6 +161,14 @@ OPEN = EXAMPLES["client"][1]
         changed(CLICK, points=[[0, 0, 0, True]] * 4097),
         changed(CLICK, maps=1),
         changed(CLICK, job=True),
+        changed(INSPECT, layers="gate"),
+        changed(INSPECT, layers=["x" * 201]),
+        changed(INSPECT, layers=["gate"] * 129),
+        changed(INSPECT, layers=[5]),
+        changed(REACH, ras=[1, 2]),
+        changed(REACH, ras=[1, 2, float("nan")]),
+        changed(REACH, label=-1),
+        changed(REACH, label=True),
         changed(CLICK, job=-1),
         changed(CLICK, job=1.0),
         changed(CLICK, model="x" * 4097),
@@ -158,6 +189,11 @@ OPEN = EXAMPLES["client"][1]
 def test_wrong_values_are_refused(message):
     with pytest.raises(ProtocolError, match="it must be"):
         protocol.checked(message, "client")
+
+
+@pytest.mark.parametrize("message", [changed(INSPECT, layers=None), changed(REACH, ras=None, label=None)])
+def test_what_may_be_left_open_may(message):
+    assert protocol.checked(message, "client") == message
 
 
 @pytest.mark.parametrize("value", [None, [], "text", 1, {"type": 5}, {"type": ["hello"]}, {}])
