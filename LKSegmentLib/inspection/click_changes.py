@@ -115,6 +115,7 @@ class _After:
     @classmethod
     def of(cls, session: ClickModelSession, points: Sequence[Point], layers: Sequence[str]) -> _After:
         mask = session.state_for(points).mask.full(session.canonical_grid.shape)
+        # The answer is known by now, so the network is run once, on the window of the answer.
         with recorded(session.network, [_HEAD]) as outputs:
             maps = {found.name: found for found in click_maps(session, points, layers)}
         logits = outputs[_HEAD][0, 0].float().cpu().numpy()

@@ -50,7 +50,9 @@ def test_gained_and_lost_voxels_are_those_of_the_masks(session: ClickModelSessio
     assert table.x == "click" and table.column("click") == [1, 2, 3]
 
 
-def test_changes_of_gates_are_at_the_same_voxels(session: ClickModelSession, points: list[Point]) -> None:
+def test_changes_of_gates_are_at_the_same_voxels() -> None:
+    session = random_session(oblique_volume((20, 28, 30)))  # its window shows all of it, also the second click
+    points = clicks(session, (15, 14, 10), (10, 20, 10))
     found = row(session, points[:2], 1)
     first = row(session, points[:2], 0)
     # The canonical grid: on the volume's own, places half way between two voxels of a map fall to the other side.
