@@ -35,6 +35,29 @@ def correcting_click(
     return _place(component, rng, deepest_share=0.5), positive
 
 
+def scribble(region: Mask, place: Voxel, rng: np.random.Generator, reach: float = 9.0) -> list[Voxel]:
+    """A few more voxels of ``region``'s piece around ``place``, within ``reach`` voxels: a short stroke, as points."""
+    labels, _ = ndimage.label(region)
+    voxels = np.argwhere(labels == labels[place])
+    near = voxels[np.linalg.norm(voxels - np.array(place), axis=1) <= reach]
+    chosen = near[rng.choice(len(near), min(len(near), int(rng.integers(2, 7))), replace=False)]
+    return [(int(k), int(j), int(i)) for k, j, i in chosen]
+
+
+def box_faces(target: Mask, margin: int = 2) -> list[Voxel]:
+    """The middles of the six faces of a box ``margin`` voxels around ``target``, as far as they lie outside of it."""
+    box = ndimage.find_objects(target.astype(np.uint8))[0]
+    middle = [(part.start + part.stop - 1) // 2 for part in box]
+    faces = []
+    for axis, part in enumerate(box):
+        for place in (part.start - 1 - margin, part.stop + margin):
+            if 0 <= place < target.shape[axis]:
+                k, j, i = (place if other == axis else value for other, value in enumerate(middle))
+                if not target[k, j, i]:
+                    faces.append((k, j, i))
+    return faces
+
+
 def _components(error: Mask) -> list[Mask]:
     """The three largest connected components, largest first."""
     labels, count = ndimage.label(error)

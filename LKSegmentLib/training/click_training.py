@@ -24,9 +24,9 @@ from torch import Tensor
 from LKSegmentLib.errors import InputError, RunError
 from LKSegmentLib.networks.lk_click import LKClick
 from LKSegmentLib.prompts import CHANNELS, PromptChannels
-from LKSegmentLib.prompts.simulated import correcting_click, first_click
+from LKSegmentLib.prompts.simulated import box_faces, correcting_click, first_click, scribble
 
-from .synthetic import draw_scene, draw_targets
+from .synthetic import draw_scene, draw_targets, views
 
 Report = Callable[[dict[str, float]], None]
 
@@ -41,25 +41,34 @@ class Recipe:
     late_window: int = 64  # the last part is trained at the window used at inference
     late_share: float = 0.25
     batch: int = 2
-    pool: int = 24
-    most_clicks: int = 8
+    pool: int = 32
+    targets: int = 6  # of one scene
+    most_clicks: int = 10
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.01
     average_decay: float = 0.998
     wrong_click_share: float = 0.02
+    scribble_share: float = 0.1  # of the corrections: a short stroke instead of a click
+    box_share: float = 0.08  # of the targets: begun with a click and a box around
 
 
 class _InFlight:
     """One target in one scene, with the clicks it has received so far."""
 
-    def __init__(self, image: NDArray[np.float32], target: NDArray[np.bool_], clicks: int, seed: int) -> None:
+    def __init__(
+        self, image: NDArray[np.float32], target: NDArray[np.bool_], clicks: int, recipe: Recipe, seed: int
+    ) -> None:
         self.rng = np.random.default_rng(seed)
         self.target = target
         self.channels = PromptChannels(image)
         self.clicks_left = clicks
+        self._recipe = recipe
         self.channels.add_click(self._jittered(first_click(target, self.rng)), True)
+        if self.rng.random() < recipe.box_share:
+            for place in box_faces(target, int(self.rng.integers(1, 4))):
+                self.channels.add_click(self._jittered(place), False)
 
-    def advance(self, probability: NDArray[np.float32], wrong_click_share: float) -> bool:
+    def advance(self, probability: NDArray[np.float32]) -> bool:
         """Take the network's answer, place the next click; False when this target has had its clicks."""
         self.clicks_left -= 1
         mask = probability > 0.5
@@ -67,9 +76,12 @@ class _InFlight:
         if click is None:
             return False
         position, positive = click
-        if self.rng.random() < wrong_click_share:
-            positive = not positive
         self.channels.set_previous_mask(mask)
+        if self.rng.random() < self._recipe.scribble_share:
+            for place in scribble(self.target & ~mask if positive else mask & ~self.target, position, self.rng):
+                self.channels.add_click(self._jittered(place), positive)
+        if self.rng.random() < self._recipe.wrong_click_share:
+            positive = not positive
         self.channels.add_click(self._jittered(position), positive)
         return True
 
@@ -203,7 +215,7 @@ class ClickTrainer:
         self._update_average()
         probabilities = torch.sigmoid(logits.detach()).float().cpu().numpy()
         for item, probability in zip(batch, probabilities, strict=True):
-            if item.advance(probability[0], self.recipe.wrong_click_share):
+            if item.advance(probability[0]):
                 self._pool.append(item)
         return value
 
@@ -233,11 +245,12 @@ class ClickTrainer:
         while not self._waiting:
             seed = (self.recipe.seed << 40) + self.scenes
             self.scenes += 1
-            scene = draw_scene(seed, window)
+            scene = draw_scene(seed)
             rng = np.random.default_rng((seed, 1))
-            for target in draw_targets(scene, seed, 2):
+            targets = draw_targets(scene, seed, self.recipe.targets)
+            for image, target in views(scene, targets, seed, window):
                 clicks = int(rng.integers(1, self.recipe.most_clicks + 1))
-                self._waiting.append(_InFlight(scene.image, target, clicks, int(rng.integers(2**62))))
+                self._waiting.append(_InFlight(image, target, clicks, self.recipe, int(rng.integers(2**62))))
         return self._waiting.pop(0)
 
 
