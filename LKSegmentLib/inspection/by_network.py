@@ -8,9 +8,8 @@ voxel s · n (offset 0). A voxel of a decoder's map stands for the block of wind
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from LKSegmentLib.networks.blocks.dynamic_large_kernel import DynamicLargeKernelBlock
 from LKSegmentLib.networks.blocks.skip_fusion import SkipFusion
@@ -25,6 +24,7 @@ from LKSegmentLib.networks.rep3d import Rep3D
 from .dynamic_kernels import fusion_maps, kernel_maps
 from .exposed import Exposed
 from .skip_fusions import skip_fusion_maps, uncertainty_maps
+from .slices import slice_attention, slice_kernels
 
 
 def exposed(network: nn.Module) -> list[Exposed]:
@@ -63,9 +63,18 @@ def features(name: str, layer: str, channels: int, stride: int, offset: float, d
 
 def _lk_attention(network: nn.Module) -> list[Exposed]:
     assert isinstance(network, LKAUNet)
+    levels = sorted(network.attention.items())
     return [
-        attention_maps(f"LK attention, level {level}", f"lk.{level}", network.feature_sizes[level], 2**level, pair)
-        for level, pair in sorted(network.attention.items())
+        *(
+            attention_maps(f"LK attention, level {level}", f"lk.{level}", network.feature_sizes[level], 2**level, pair)
+            for level, pair in levels
+        ),
+        *(
+            attention_by_label(
+                f"LK attention by label, level {level}", f"lk.{level}", network.feature_sizes[level], pair
+            )
+            for level, pair in levels
+        ),
     ]
 
 
@@ -89,6 +98,28 @@ def attention_maps(name: str, layer: str, channels: int, stride: int, kernel: tu
         offset=block_offset(stride),
         channels=channels,
         default=True,
+    )
+
+
+def attention_by_label(name: str, layer: str, channels: int, kernel: tuple[int, int]) -> Exposed:
+    """Which channels of the gate of `attention_maps` separate which label of the answer: a table."""
+    nominal, dilation = kernel
+    return Exposed(
+        name,
+        (f"{layer}.gate",),
+        lambda outputs: outputs[0][0],
+        {
+            "kind": "ranking of a native gate",
+            "unit": "area under the ROC curve",
+            "range": [0.0, 1.0],
+            "neutral": 0.5,
+            "operator": f"of each channel of A = sigmoid(PW(DW(DWD(f)))), K = {nominal}, d = {dilation}: the chance "
+            "that its gate is larger at a voxel of the label than elsewhere; those furthest from 0.5 are listed",
+            "identifiable": "each channel's gate is; which channel comes first was chosen on this image, so that it "
+            "resembles the label is no finding",
+        },
+        "channels",
+        channels=channels,
     )
 
 
@@ -179,35 +210,13 @@ def _rep3d(network: nn.Module) -> list[Exposed]:
 def _dalight3d(network: nn.Module) -> list[Exposed]:
     assert isinstance(network, DALight3D)
     found = uncertainty_maps(network)
+    found += slice_attention(network)
     stages = len(network.feature_sizes)
     for step, fusion in enumerate(network.decoder.skip_fusions):
         if isinstance(fusion, SkipFusion):
             stride = 2 ** (stages - 2 - step)
             found += skip_fusion_maps(fusion, f"decoder.skip_fusions.{step}", stride)
     return found
-
-
-def _msa2net(network: nn.Module) -> list[Exposed]:
-    assert isinstance(network, MSA2Net)
-
-    def entry(name: str, candidates: tuple[int, ...]) -> Exposed:
-        sizes = ", ".join(f"{size}²" for size in candidates)
-        meaning: dict[str, Any] = {
-            "kind": "native gate, pooled",
-            "unit": "none (a share)",
-            "range": [0.0, 1.0],
-            "neutral": round(1 / len(candidates), 4),
-            "operator": f"α = softmax over the candidate kernels {sizes} of {name}, one set for each slice",
-            "identifiable": "yes, for a slice; it has no place within it",
-        }
-        return Exposed(f"kernel weights, {name}", (f"{name}.gate",), _rows, meaning, "slices", channels=len(candidates))
-
-    return [entry(name, module.candidates) for name, module in network.adaptive_convolutions().items()]
-
-
-def _rows(outputs: Any) -> Tensor:
-    rows: Tensor = outputs[0]
-    return rows
 
 
 _LISTINGS: tuple[tuple[type[nn.Module], Callable[[nn.Module], list[Exposed]]], ...] = (
@@ -217,5 +226,5 @@ _LISTINGS: tuple[tuple[type[nn.Module], Callable[[nn.Module], list[Exposed]]], .
     (LKClick, _lk_click),
     (Rep3D, _rep3d),
     (DALight3D, _dalight3d),
-    (MSA2Net, _msa2net),
+    (MSA2Net, slice_kernels),
 )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from LKSegmentLib.errors import InputError
 
-Extent = Literal["voxels", "window", "slices"]
+Extent = Literal["voxels", "window", "slices", "channels"]
 Read = Callable[[Sequence[Tensor]], Tensor]
 
 _CHANNEL = re.compile(r"^(?P<name>.*\S)\s*#(?P<channel>\d+)$")
@@ -28,12 +28,18 @@ class Exposed:
         read: their outputs → (channels, k, j, i), or (channels,) where it is pooled over the window. It is called
             as soon as the last of the layers has answered and must not change what it is given.
         extent: over what the quantity varies. "voxels": a map on the layer's grid. "window": one number a
-            channel for the whole window. "slices": one number for each slice, so no map at all.
+            channel for the whole window. The other two have no place and become tables: "slices", numbers for each
+            slice along k, `read` gives (channels, slices); "channels", a map for each channel, of which it is told
+            how well each separates the labels of the answer.
         stride: window voxels from one voxel of the map to the next.
         offset: where the map's voxel 0 is centred, in window voxels; see `maps.reduced_grid`.
         channels: how many there are to choose from; "NAME #5" is channel 5.
         summary: whether "NAME" alone means the mean over the channels; else a channel must be chosen.
         default: whether it is shown when nothing is asked for by name.
+        columns: of "slices": what each of the channels is called; empty where the number of channels is that of
+            the window's slices (a matrix).
+        drawn: of "slices": the columns that a plot shows.
+        apart: of "slices": the windows are listed one after the other, because their numbers do not meet.
         meaning: the part of the passport that says what the numbers are: operator, kind, unit, range, neutral,
             identifiable.
     """
@@ -48,10 +54,20 @@ class Exposed:
     channels: int = 1
     summary: bool = True
     default: bool = False
+    columns: tuple[str, ...] = ()
+    drawn: tuple[str, ...] = ()
+    apart: bool = False
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it has no place in the image and becomes a table."""
+        return self.extent in ("slices", "channels")
 
     @property
     def words(self) -> str:
         """The name, and which channels there are."""
+        if self.is_table:
+            return f"{self.name} (a table)"
         if self.channels == 1:
             return self.name
         if self.summary:
@@ -72,8 +88,13 @@ class Chosen:
         object.__setattr__(self, "name", f"{self.exposed.name}{chosen}")
 
     def value(self, outputs: Sequence[Tensor]) -> Tensor:
-        """Outputs of the layers → float32 (k, j, i), or () where the quantity is pooled over the window."""
+        """Outputs of the layers → float32 (k, j, i), or () where the quantity is pooled over the window.
+
+        What becomes a table stays whole: (channels, slices) or (channels, k, j, i).
+        """
         every = self.exposed.read(outputs)
+        if self.exposed.is_table:
+            return every.float()
         if self.channel is not None:
             return every[self.channel].float()
         return every[0].float() if self.exposed.channels == 1 else every.mean(0, dtype=torch.float32)
@@ -83,19 +104,16 @@ def choose(exposed: Sequence[Exposed], names: Sequence[str] | None, model: str) 
     """The quantities with these names ("NAME" or "NAME #channel"), in this order; None: the default ones.
 
     Raises:
-        InputError: a model with nothing to show, an unknown name or channel (the sentence lists those that exist),
-            a quantity that is no map.
+        InputError: a model with nothing to show, an unknown name or channel (the sentence lists those that exist).
     """
-    drawable = [entry for entry in exposed if entry.extent != "slices"]
-    if not drawable and exposed and names is None:
-        raise _no_map(exposed[0], model)
     if not exposed:
         raise InputError(
-            f'The model "{model}" has nothing to show: its network has no gates or attention that LKSegment knows. '
-            "Its reach can be shown (lk.reach)."
+            f'The model "{model}" has nothing to show of itself: its network has no gates or attention that LKSegment '
+            'knows. Ask for a gradient-based map by name ("class activation, LABEL" or "gradient times image, LABEL"), '
+            "or for its reach (lk.reach)."
         )
     if names is None:
-        return [Chosen(entry) for entry in drawable if entry.default]
+        return [Chosen(entry) for entry in exposed if entry.default]
     if isinstance(names, str):
         names = [names]
     if not names:
@@ -110,10 +128,10 @@ def _chosen(exposed: Sequence[Exposed], name: str, model: str) -> Chosen:
     if plain not in by_name:
         raise InputError(f'There is no map {name!r}. The model "{model}" shows: {_listed(exposed)}.')
     entry = by_name[plain]
-    if entry.extent == "slices":
-        raise _no_map(entry, model)
+    if entry.is_table and match is not None:
+        raise InputError(f"{plain!r} is a table and is shown whole: leave out #{match['channel']}.")
     if match is None:
-        if not entry.summary:
+        if not entry.summary and not entry.is_table:
             raise InputError(
                 f"{plain!r} has {entry.channels} channels whose mean means nothing: choose one, "
                 f"{plain} #0 to #{entry.channels - 1}."
@@ -126,12 +144,5 @@ def _chosen(exposed: Sequence[Exposed], name: str, model: str) -> Chosen:
     return Chosen(entry, channel if entry.channels > 1 else None)
 
 
-def _no_map(entry: Exposed, model: str) -> InputError:
-    return InputError(
-        f'{entry.name!r} of the model "{model}" cannot be drawn as a map: it is one number for each slice and has no '
-        "place within the slice. Its reach can be shown (lk.reach)."
-    )
-
-
 def _listed(exposed: Sequence[Exposed]) -> str:
-    return "; ".join(entry.words for entry in exposed if entry.extent != "slices") or "no maps"
+    return "; ".join(entry.words for entry in exposed)

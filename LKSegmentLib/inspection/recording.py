@@ -14,17 +14,19 @@ from torch import Tensor, nn
 from LKSegmentLib.errors import InputError, RunError
 from LKSegmentLib.inference.windows import Window, WindowLayout
 from LKSegmentLib.networks.prepared.listening import Listening, listen
+from LKSegmentLib.packages import Manifest
 from LKSegmentLib.volumes import Grid
 
 from .exposed import Chosen
 from .stitching import Float, Lattice, StitchedMap, WindowMap
+from .table_records import TableRecord, record_for
 
 
 class Taps:
     """Reads chosen quantities as soon as their layers have answered; the tensors are let go at once.
 
-    It listens to the modules by hooks that return nothing, and to the prepared forms (`networks.prepare_for_inference`),
-    which tell the same quantities; the answer is the same to the last bit. Only for a layer that a prepared form does
+    It listens to the modules by hooks that return nothing, and to the prepared forms (`prepare_for_inference`), which
+    tell the same quantities; the answer is the same to the last bit. Only for a layer that a prepared form does
     not tell is the network run a second time, in its ordinary form: the two agree to rounding. Use it in a `with`
     block.
 
@@ -82,6 +84,7 @@ class Taps:
 
     def _look_again(self, network: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         prepared = {module: module.__dict__["forward"] for module in network.modules() if "forward" in module.__dict__}
+        self._waiting = [entry for entry in self._waiting if entry.name not in self.values]
         if not self._waiting or not prepared:
             return
         self.runs_again += 1
@@ -107,10 +110,11 @@ class Taps:
         with torch.no_grad():
             for entry in ready:
                 outputs = [self._outputs[name] for name in entry.exposed.layers]
-                by_slice = entry.exposed.extent == "slices"
-                value = entry.exposed.read(outputs) if by_slice else entry.value(outputs)
-                self.values[entry.name] = value.cpu().numpy().astype(np.float32, copy=True)
-        self._waiting = [entry for entry in self._waiting if entry not in ready]
+                value = entry.value(outputs).cpu().numpy().astype(np.float32, copy=True)
+                # A network of slices answers for a few of them at a time.
+                before = self.values.get(entry.name)
+                self.values[entry.name] = value if before is None else np.concatenate((before, value), axis=-1)
+        self._waiting = [entry for entry in self._waiting if entry not in ready or entry.exposed.extent == "slices"]
         needed = {name for entry in self._waiting for name in entry.exposed.layers}
         self._outputs = {name: kept for name, kept in self._outputs.items() if name in needed}
 
@@ -130,9 +134,11 @@ class MapRecorder:
     recorder.stitched["LK attention, level 2"].finished()
     """
 
-    def __init__(self, network: nn.Module, chosen: Sequence[Chosen]) -> None:
+    def __init__(self, network: nn.Module, chosen: Sequence[Chosen], manifest: Manifest | None = None) -> None:
         self.chosen = list(chosen)
         self.stitched: dict[str, StitchedMap | WindowMap] = {}
+        self.tables: dict[str, TableRecord] = {}
+        self._manifest = manifest
         self.layout: WindowLayout | None = None
         self.working: Grid | None = None
         self._taps = Taps(network, chosen)
@@ -150,6 +156,9 @@ class MapRecorder:
         """Make room for the maps of a volume."""
         self.layout, self.working = layout, grid
         for chosen in self.chosen:
+            if chosen.exposed.is_table:
+                self.tables[chosen.name] = record_for(chosen, layout, grid, self._manifest)
+                continue
             lattice = lattice_of(chosen, layout)
             pooled = chosen.exposed.extent == "window"
             self.stitched[chosen.name] = WindowMap(lattice) if pooled else StitchedMap(lattice)
@@ -169,3 +178,7 @@ class MapRecorder:
                 stitched.add(window, float(value))
             else:
                 stitched.add(window, value)
+        for name, record in self.tables.items():
+            if name not in self._taps.values:
+                raise RunError(f"The table {name!r} was not computed in this run: its layer did not run.")
+            record.add(window, self._taps.values[name], logits)

@@ -46,7 +46,7 @@ def inputs_of(network: Any, layer: str) -> tuple[Any, ...]:
 def test_recording_everything_leaves_the_logits_as_they_are_to_the_last_bit(name: str, prepared: bool) -> None:
     network = tiny(name)
     image = random_image(1, 1, 32, 32, 32)
-    chosen = [Chosen(entry, None if entry.summary else 0) for entry in exposed(network)]
+    chosen = [Chosen(entry, None if entry.summary or entry.is_table else 0) for entry in exposed(network)]
     preparation = prepare_for_inference(network) if prepared else None
     with torch.inference_mode():
         plain = network(image)
@@ -71,14 +71,25 @@ def test_every_entry_says_what_it_is_and_has_the_shape_its_stride_promises(name:
     entries = exposed(network)
     assert len({entry.name for entry in entries}) == len(entries)
     assert any(entry.default for entry in entries)
-    chosen = [Chosen(entry, entry.channels - 1 if entry.channels > 1 else None) for entry in entries]
+    chosen = [
+        Chosen(entry, entry.channels - 1 if entry.channels > 1 and not entry.is_table else None) for entry in entries
+    ]
     with torch.inference_mode(), Taps(network, chosen) as taps:
         taps.start()
         network(random_image(1, 1, 32, 32, 32))
     for one in chosen:
-        assert one.exposed.meaning.keys() == MEANING
+        assert one.exposed.meaning.keys() >= MEANING
         value = taps.values[one.name]
-        assert value.shape == ((32 // one.exposed.stride,) * 3 if one.exposed.extent == "voxels" else ())
+        edge = 32 // one.exposed.stride
+        shapes = {
+            "voxels": (edge,) * 3,
+            "window": (),
+            "slices": (len(one.exposed.columns) or edge, edge),
+            "channels": (one.exposed.channels, *value.shape[1:]),
+        }
+        assert value.shape == shapes[one.exposed.extent]
+        if one.exposed.extent == "channels":
+            continue  # the range is that of the area under the curve, not of the gate
         low, high = one.exposed.meaning["range"]
         assert low is None or value.min() >= low
         assert high is None or value.max() <= high
@@ -245,10 +256,11 @@ def test_unknown_maps_and_channels_are_refused_with_those_there_are() -> None:
         choose(exposed(torch.nn.Conv3d(1, 1, 1)), None, "plain")
 
 
-def test_weights_of_slices_are_listed_but_never_drawn() -> None:
+def test_weights_of_slices_are_tables_and_never_maps() -> None:
     with torch.device("meta"):
         entries = exposed(networks.create("msa2net", in_channels=1, out_channels=2))
-    assert len(entries) == 24 and all(entry.extent == "slices" for entry in entries)
-    for asked in (None, [entries[0].name]):
-        with pytest.raises(InputError, match="cannot be drawn as a map: it is one number for each slice"):
-            choose(entries, asked, "msa2net")
+    assert len(entries) == 25 and all(entry.is_table for entry in entries)
+    (default,) = choose(entries, None, "msa2net")
+    assert default.name == "mean kernel size by module" and len(default.exposed.columns) == 24
+    with pytest.raises(InputError, match="is a table and is shown whole: leave out #1"):
+        choose(entries, [f"{entries[1].name} #1"], "msa2net")
