@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from LKSegmentLib.prompts import CHANNELS, Point, PromptChannels
 from LKSegmentLib.volumes import Grid, MaskBox, Volume, canonical_axes, sanitized
 
 from .click_window import Box, ClickWindow
+from .held_clicks import hold_in_logits, hold_in_mask
 
 if TYPE_CHECKING:
     from LKSegmentLib.packages import Package
@@ -40,6 +41,22 @@ class ClickState:
 
     mask: MaskBox
     window: ClickWindow  # the last one the network saw
+
+
+class LookRecorder(Protocol):
+    """Something that watches the network look by look, such as the taps of `inspection`. It must not change a tensor.
+
+    A click may take several looks; what is kept of a look is handed back if its answer becomes the mask.
+    """
+
+    def before_look(self) -> None:
+        """The network is about to run on a window."""
+
+    def after_look(self, logits: torch.Tensor) -> Any:
+        """The network has answered with logits (1, 1, k, j, i); returns what is to be kept of this look."""
+
+    def answered(self, kept: Any) -> None:
+        """The look of which this was kept became the answer."""
 
 
 class ClickModelSession:
@@ -78,6 +95,7 @@ class ClickModelSession:
         self._edge = int(manifest.window[0])
         self._network = package.network(self.device)
         self._states: OrderedDict[tuple[Point, ...], ClickState] = OrderedDict()
+        self._channels: dict[ClickWindow, tuple[tuple[Point, ...], PromptChannels]] = {}  # of the last look
 
     def mask_for(
         self,
@@ -101,8 +119,12 @@ class ClickModelSession:
         points: Sequence[Point],
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
+        recorder: LookRecorder | None = None,
     ) -> ClickState:
-        """As :meth:`mask_for`, with the window it was found in; for inspection. At least one click."""
+        """As :meth:`mask_for`, with the window it was found in; for inspection. At least one click.
+
+        ``recorder`` watches the last click, unless its answer is remembered: then nothing is run and it hears nothing.
+        """
         clicks = tuple(points)
         self._check(clicks)
         known = next((n for n in range(len(clicks), 0, -1) if clicks[:n] in self._states), 0)
@@ -110,7 +132,7 @@ class ClickModelSession:
         for count in range(known + 1, len(clicks) + 1):
             if progress is not None:
                 progress("clicks", (count - known - 1) / (len(clicks) - known))
-            state = self._after(clicks[:count], state, cancelled)
+            state = self._after(clicks[:count], state, cancelled, recorder if count == len(clicks) else None)
             self._remember(clicks[:count], state)
         if progress is not None:
             progress("clicks", 1.0)
@@ -123,7 +145,11 @@ class ClickModelSession:
         clicks = tuple(points)
         window = self.state_for(clicks).window
         before = self.state_for(clicks[:-1]) if len(clicks) > 1 else None
-        return self._inputs(window, clicks, before)
+        return self._inputs(window, clicks, before).copy()
+
+    def look_again(self, points: Sequence[Point], recorder: LookRecorder) -> None:
+        """Run the network once more on what it saw for the last of ``points``, for a recorder that came too late."""
+        recorder.answered(self._logits(self.inputs_for(points), recorder)[1])
 
     @property
     def canonical_grid(self) -> Grid:
@@ -152,14 +178,22 @@ class ClickModelSession:
         return self._grid.ijk_of(point.ras)[::-1]
 
     def _after(
-        self, clicks: tuple[Point, ...], before: ClickState | None, cancelled: Callable[[], bool] | None
+        self,
+        clicks: tuple[Point, ...],
+        before: ClickState | None,
+        cancelled: Callable[[], bool] | None,
+        recorder: LookRecorder | None,
     ) -> ClickState:
         """One more click: choose the window, ask the network, look wider or closer if the mask asks for it."""
 
         def look(window: ClickWindow) -> _Look:
             if cancelled is not None and cancelled():
                 raise Cancelled("The click was cancelled.")
-            return _Look(window, self._logits(self._inputs(window, clicks, before)))
+            logits, kept = self._logits(self._inputs(window, clicks, before), recorder)
+            places = [window.position_of(voxel) for voxel in voxels]
+            return _Look(window, hold_in_logits(logits, places, positive), kept)
+
+        voxels, positive = [self._voxel(click) for click in clicks], [click.positive for click in clicks]
 
         if before is None:
             best = self._first_look(look, clicks[0])
@@ -169,8 +203,12 @@ class ClickModelSession:
                 # One step wider, and only if the structure ends there: a correction must not flood the image.
                 wider = look(self._wider(best))
                 best = best if wider.runs_out else wider
+        if recorder is not None:
+            recorder.answered(best.kept)
+        box = best.window.volume_box
         answer = best.window.spread(best.logits) > 0
-        return ClickState(self._pasted(answer, best.window.volume_box, before), best.window)
+        hold_in_mask(answer, (box[0].start, box[1].start, box[2].start), voxels, positive)
+        return ClickState(self._pasted(answer, box, before), best.window)
 
     def _first_look(self, look: Callable[[ClickWindow], _Look], click: Point) -> _Look:
         """The size of the structure is not known yet: from a middling window to wider or to closer ones."""
@@ -247,25 +285,37 @@ class ClickModelSession:
     def _inputs(
         self, window: ClickWindow, clicks: tuple[Point, ...], before: ClickState | None
     ) -> NDArray[np.float32]:
-        channels = PromptChannels(window.sample(self._array))
-        for click in clicks:
+        """The channels (channels, k, j, i); made on from those of the last clicks where the window is the same."""
+        done, channels = self._channels.get(window, ((), None))
+        if channels is None or clicks[: len(done)] != done:
+            done, channels = (), PromptChannels(window.sample(self._array))
+        for click in clicks[len(done) :]:
             channels.add_click(window.position_of(self._voxel(click)), click.positive)
+        self._channels = {window: (clicks, channels)}
+        previous = np.zeros(channels.array.shape[1:], np.bool_)
         if before is not None and before.mask.array.size:
-            previous = before.mask.full(self._grid.shape)
-            channels.set_previous_mask(window.sample(previous.view(np.uint8)) > 0.5)
+            whole = before.mask.full(self._grid.shape)
+            previous = window.sample(whole.view(np.uint8)) > 0.5
+        channels.set_previous_mask(previous)
         return channels.array
 
-    def _logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _logits(
+        self, inputs: NDArray[np.float32], recorder: LookRecorder | None = None
+    ) -> tuple[NDArray[np.float32], Any]:
+        """The answer (k, j, i), and what the recorder keeps of it."""
         tensor = torch.from_numpy(inputs)[None].to(self.device, memory_format=torch.channels_last_3d)
+        if recorder is not None:
+            recorder.before_look()
         with torch.inference_mode():
             logits = self._network(tensor)
+            kept = None if recorder is None else recorder.after_look(logits)
         result: NDArray[np.float32] = logits[0, 0].float().cpu().numpy()
         if not np.isfinite(result).all():
             raise RunError(
                 f"The model {self.package.manifest.name!r} answered with values that are not numbers; its weights are "
                 "damaged or do not suit this device."
             )
-        return result
+        return result, kept
 
     def _pasted(self, answer: Mask, box: Box, before: ClickState | None) -> MaskBox:
         """The answer in its box over what was there; outside the window the earlier mask stays."""
@@ -294,9 +344,10 @@ def _triple(values: NDArray[np.float64]) -> tuple[float, float, float]:
 class _Look:
     """What the network answered in one window."""
 
-    def __init__(self, window: ClickWindow, logits: NDArray[np.float32]) -> None:
+    def __init__(self, window: ClickWindow, logits: NDArray[np.float32], kept: Any = None) -> None:
         self.window = window
         self.logits = logits
+        self.kept = kept  # by a recorder
         mask = logits > 0
         filled = np.argwhere(mask)
         low, high = (filled.min(0), filled.max(0)) if len(filled) else (np.zeros(3), np.full(3, -1.0))

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import torch
 import torch.nn.functional as functional
-from scipy.stats import rankdata
 from torch import Tensor
 
 from LKSegmentLib.errors import InputError
-from LKSegmentLib.inference.clicks import ClickModelSession, ClickState
+from LKSegmentLib.inference.clicks import ClickModelSession, ClickState, Progress
 from LKSegmentLib.prompts import Point
 from LKSegmentLib.volumes import Volume
 
@@ -21,25 +19,35 @@ from .maps import SENTENCE, Map, reduced_grid
 from .taps import recorded
 
 
+_SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
+
+
 @dataclass(frozen=True)
 class _Exposed:
-    """One thing the network shows: where it is read and what it means."""
+    """One thing the network shows: where it is read and what it means.
+
+    `shown` makes of the layer's output (1, c, k, j, i) and the logits of the window the map (k, j, i), and what was
+    chosen on this image.
+    """
 
     name: str
     layer: str
     stride: int
     decoder: bool
-    reduce: Callable[[Tensor, Tensor], Tensor]  # output (1, c, k, j, i), logits of the window → (k, j, i)
+    shown: Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Any]]]
     passport: dict[str, Any]
-    chosen: Callable[[Tensor, Tensor], dict[str, Any]] = lambda output, logits: {}  # what was chosen on this image
+
+    def reduce(self, output: Tensor, logits: Tensor) -> Tensor:
+        """The layer's output (1, c, k, j, i) and the logits of the window → (k, j, i)."""
+        return self.shown(output, logits)[0]
 
 
-def _attention_mean(output: Tensor, logits: Tensor) -> Tensor:
-    return output[0].mean(0)
+def _attention_mean(output: Tensor, logits: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    return output[0].mean(0), {}
 
 
-def _channel(index: int) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda output, logits: output[0, index]
+def _channel(index: int) -> Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Any]]]:
+    return lambda output, logits: (output[0, index], {})
 
 
 def separation(output: Tensor, logits: Tensor) -> np.ndarray[Any, Any]:
@@ -50,22 +58,20 @@ def separation(output: Tensor, logits: Tensor) -> np.ndarray[Any, Any]:
     """
     k, j, i = output.shape[2:]
     answer = (functional.adaptive_avg_pool3d(logits.float(), (k, j, i)) > 0).flatten().cpu().numpy()
-    inside, outside = int(answer.sum()), int((~answer).sum())
     values = output[0].flatten(1).float().cpu().numpy()
-    if not inside or not outside:
+    inside, outside = values[:, answer], np.sort(values[:, ~answer], axis=1)
+    if not inside.size or not outside.size:
         return np.full(len(values), 0.5)
-    ranks = rankdata(values, axis=1)
-    areas: np.ndarray[Any, Any] = (ranks[:, answer].sum(1) - inside * (inside + 1) / 2) / (inside * outside)
-    return areas
+    # How often a value inside is larger than one outside, a tie counting half: by search, as few lie inside.
+    below = [np.searchsorted(there, here, side) for there, here in zip(outside, inside, strict=True) for side in _SIDES]
+    return np.array(below).reshape(len(values), -1).mean(1) / outside.shape[1]
 
 
-def _closest_channel(output: Tensor, logits: Tensor) -> Tensor:
-    return output[0, int(separation(output, logits).argmax())]
-
-
-def _which_channel(output: Tensor, logits: Tensor) -> dict[str, Any]:
+def _closest_channel(output: Tensor, logits: Tensor) -> tuple[Tensor, dict[str, Any]]:
     areas = separation(output, logits)
-    return {"channel": int(areas.argmax()), "channels": len(areas), "area under ROC": round(float(areas.max()), 3)}
+    best = int(areas.argmax())
+    found = {"channel": best, "channels": len(areas), "area under ROC": round(float(areas[best]), 3)}
+    return output[0, best], found
 
 
 _GATE = {"unit": "none (a factor)", "range": [0.0, 1.0], "kind": "native gate", "sentence": SENTENCE}
@@ -104,7 +110,6 @@ EXPOSED: tuple[_Exposed, ...] = (
             "identifiable": "yes: a gate of its channel; it was chosen because it resembles the mask, so that it does "
             "is no finding",
         },
-        _which_channel,
     ),
     _Exposed(
         "LK attention (mean)",
@@ -128,14 +133,37 @@ EXPOSED: tuple[_Exposed, ...] = (
 DEFAULT_LAYERS = ("LK attention (channel closest to the mask)",)
 
 
+class _Looks:
+    """A `LookRecorder`: what the layers and the network answered in the look that became the mask."""
+
+    def __init__(self, outputs: dict[str, Tensor]) -> None:
+        self._outputs = outputs
+        self.answer: tuple[dict[str, Tensor], Tensor] | None = None
+
+    def before_look(self) -> None:
+        self._outputs.clear()
+
+    def after_look(self, logits: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        return dict(self._outputs), logits
+
+    def answered(self, kept: tuple[dict[str, Tensor], Tensor]) -> None:
+        self.answer = kept
+
+
 def click_maps(
-    session: ClickModelSession, points: Sequence[Point], layers: Sequence[str] | None = None
+    session: ClickModelSession,
+    points: Sequence[Point],
+    layers: Sequence[str] | None = None,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
 ) -> list[Map]:
     """The maps ``layers`` (names of :data:`EXPOSED`; default the LK attention) after ``points``.
 
-    The network is run once more on exactly what it saw for the last click; the mask is not touched.
+    They are recorded while the last click is answered, which changes nothing of the mask: ask for them first and for
+    the mask afterwards. Where the session has answered already, the network is run once more on exactly what it saw.
 
     Raises:
+        Cancelled: ``cancelled()`` became true.
         InputError: no clicks, an unknown map name, or a package whose network does not show these maps.
     """
     names = {exposed.name: exposed for exposed in EXPOSED}
@@ -147,18 +175,22 @@ def click_maps(
         raise InputError(f"The network {session.package.manifest.network!r} has no click maps; choose lk_click.")
     if not points:
         raise InputError("Maps of a click model need at least one click.")
-    state = session.state_for(points)
     chosen = [names[name] for name in wanted]
-    tensor = torch.from_numpy(session.inputs_for(points))[None].to(session.device, memory_format=torch.channels_last_3d)
-    with torch.inference_mode(), recorded(session.network, [exposed.layer for exposed in chosen]) as outputs:
-        logits = session.network(tensor)
+    with recorded(session.network, [exposed.layer for exposed in chosen]) as outputs:
+        looks = _Looks(outputs)
+        state = session.state_for(points, progress, cancelled, looks)
+        if looks.answer is None:
+            session.look_again(points, looks)
+    assert looks.answer is not None
+    outputs, logits = looks.answer
     return [_as_map(exposed, outputs[exposed.layer], logits, state, session) for exposed in chosen]
 
 
 def _as_map(
     exposed: _Exposed, output: Tensor, logits: Tensor, state: ClickState, session: ClickModelSession
 ) -> Map:
-    values = exposed.reduce(output, logits).float().cpu().numpy().astype(np.float32)
+    shown, found = exposed.shown(output, logits)
+    values = shown.float().cpu().numpy().astype(np.float32)
     offset = (exposed.stride - 1) / 2 if exposed.decoder else 0.0
     k, j, i = values.shape
     grid = reduced_grid(state.window.window_grid, exposed.stride, (k, j, i), offset)
@@ -169,7 +201,7 @@ def _as_map(
         "network": manifest.network,
         "layer": exposed.layer,
         **exposed.passport,
-        **exposed.chosen(output, logits),
+        **found,
         "native spacing mm": round(state.window.step * exposed.stride, 6),
         "native shape (k, j, i)": [k, j, i],
         "first voxel centred at (window voxels)": offset,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 
 from LKSegmentLib.errors import InputError
+from LKSegmentLib.networks.prepared.listening import listen
 
 
 @contextmanager
 def recorded(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Record the outputs of the modules named ``layers`` during the ``with`` block.
+    """Record the outputs of the modules named ``layers`` during the ``with`` block, in whatever form they run.
 
     Yields a dictionary that fills with copies ``layer → output``. The answer stays bit-identical: hooks only copy.
 
@@ -25,15 +27,18 @@ def recorded(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Te
         raise InputError(f"The network has no layer {unknown[0]!r}.")
     outputs: dict[str, Tensor] = {}
 
-    def keep(layer: str) -> object:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def keep(layer: str) -> list[Any]:
+        def told(output: Tensor) -> None:
             outputs[layer] = output.detach().clone()
 
-        return modules[layer].register_forward_hook(hook)
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            told(output)
 
-    handles = [keep(layer) for layer in layers]
+        return [modules[layer].register_forward_hook(hook), listen(modules[layer], told)]
+
+    handles = [handle for layer in layers for handle in keep(layer)]
     try:
         yield outputs
     finally:
         for handle in handles:
-            handle.remove()  # type: ignore[attr-defined]
+            handle.remove()

@@ -14,6 +14,7 @@ from LKSegmentLib.inference.clicks import ClickModelSession
 from LKSegmentLib.inspection.click_maps import DEFAULT_LAYERS, EXPOSED, click_maps, separation
 from LKSegmentLib.inspection.maps import reduced_grid
 from LKSegmentLib.inspection.taps import recorded
+from LKSegmentLib.networks import prepare_for_inference
 from LKSegmentLib.networks.lk_click import LKClick
 from LKSegmentLib.prompts import CHANNELS, Point
 from LKSegmentLib.volumes import Grid, Volume
@@ -155,3 +156,67 @@ def test_reduced_grids_follow_both_conventions() -> None:
     np.testing.assert_allclose(encoder.ras_of((1, 1, 1)), window.ras_of((4, 4, 4)))
     np.testing.assert_allclose(decoder.ras_of((1, 1, 1)), window.ras_of((5.5, 5.5, 5.5)))
     assert encoder.spacing == (8, 8, 8)
+
+
+def counting(session: ClickModelSession) -> list[int]:
+    runs: list[int] = []
+    session.network.register_forward_hook(lambda *_: runs.append(1))
+    return runs
+
+
+def test_maps_are_recorded_while_the_click_is_answered_and_change_nothing_of_it() -> None:
+    volume = oblique_volume()
+    centre = tuple(volume.grid.centre_ras)
+    points = [Point(centre), Point(tuple(value + 3 for value in centre), False)]
+    names = [exposed.name for exposed in EXPOSED]
+    plain, watched, late = (random_session(volume) for _ in range(3))
+    plain_runs, watched_runs, late_runs = (counting(session) for session in (plain, watched, late))
+    masks = [plain.mask_for(points[:count]) for count in (1, 2)]
+    maps = [click_maps(watched, points[:count], names) for count in (1, 2)]
+    for count, mask in zip((1, 2), masks, strict=True):
+        again = watched.mask_for(points[:count])
+        assert again.lower == mask.lower and np.array_equal(again.array, mask.array)
+    assert len(plain_runs) == len(watched_runs) >= 2, "no run more than the clicks need"
+    late.mask_for(points)
+    for early, after in zip(maps[1], click_maps(late, points, names), strict=True):
+        assert np.array_equal(early.volume.array, after.volume.array) and early.volume.grid == after.volume.grid
+        assert early.passport == after.passport
+    assert len(late_runs) == len(plain_runs) + 1, "an answer that is known already is looked at once more"
+    assert not any(module._forward_hooks for name, module in watched.network.named_modules() if name)
+
+
+def test_of_several_looks_the_one_that_became_the_mask_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first click looks wider or closer until the structure fits; the maps are those of the window that is kept."""
+    volume = oblique_volume((48, 48, 48))
+    session = random_session(volume)
+    with torch.no_grad():
+        session.network.head.weight.zero_()
+        session.network.head.bias.fill_(1.0)  # everything belongs to the structure: it runs out of every window
+    runs = counting(session)
+    points = [Point(tuple(volume.grid.centre_ras))]
+    (found,) = click_maps(session, points, ["LK attention (mean)"])
+    assert len(runs) > 1
+    with torch.inference_mode(), recorded(session.network, ["attention.gate"]) as outputs:
+        session.network(torch.from_numpy(session.inputs_for(points))[None])
+    np.testing.assert_allclose(found.volume.array, outputs["attention.gate"][0].mean(0).numpy(), atol=1e-6)
+
+
+def test_what_is_recorded_of_a_prepared_click_model_is_that_of_the_ordinary_one() -> None:
+    volume = oblique_volume()
+    session = random_session(volume)
+    points = [Point(tuple(volume.grid.centre_ras))]
+    names = [exposed.name for exposed in EXPOSED]
+    plain = click_maps(session, points, names)
+    with prepare_for_inference(session.network):
+        for expected, found in zip(plain, click_maps(session, points, names), strict=True):
+            np.testing.assert_allclose(found.volume.array, expected.volume.array, atol=1e-4)
+
+
+def test_separation_is_the_area_under_the_roc_curve_ties_included() -> None:
+    generator = torch.Generator().manual_seed(5)
+    output = torch.randint(0, 6, (1, 3, 4, 4, 4), generator=generator).float()
+    logits = torch.randn(1, 1, 4, 4, 4, generator=generator) - 0.5
+    inside = (logits > 0).flatten().numpy()
+    for values, area in zip(output[0].flatten(1).numpy(), separation(output, logits), strict=True):
+        here, there = values[inside][:, None], values[~inside]
+        assert area == pytest.approx(((here > there) + 0.5 * (here == there)).mean())
