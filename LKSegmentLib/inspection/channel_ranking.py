@@ -101,7 +101,7 @@ class ChannelRanking:
                 full[(voxel < inside.lower[axis]) | (voxel >= inside.upper[axis])] = 0
             pooled = functional.adaptive_avg_pool1d(torch.from_numpy(full)[None, None], count)
             along.append(pooled[0, 0].numpy())
-        return along[0][:, None, None] * (along[1][:, None] * along[2])  # type: ignore[no-any-return]
+        return along[0][:, None, None] * (along[1][:, None] * along[2])
 
     def _name(self, label: int) -> str:
         names = {} if self._manifest is None else {one.value: one.name for one in self._manifest.labels}
