@@ -11,6 +11,7 @@ import importlib.util
 import platform
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from LKSegmentLib.engine.results import ClickResult, InspectResult, Map, ReachResult, SegmentResult
@@ -132,11 +133,11 @@ class Service:
         if package.manifest.kind == "click":
             session = self._session(key, model, device, progress)
             box = session.mask_for(points, lambda _, fraction: progress(CLICK, fraction), cancelled)
-            return InspectResult(ClickResult(box), self._click_maps(session, points, layers, progress))
+            return InspectResult(ClickResult(box), _measured(self._click_maps(session, points, layers, progress)))
         from LKSegmentLib.inspection.volume_maps import inspect_volume
 
         labels, maps = inspect_volume(volume, package, layers, device, progress, cancelled, announce)
-        return InspectResult(_with_names(labels, package), maps)
+        return InspectResult(_with_names(labels, package), _measured(maps))
 
     def reach(
         self,
@@ -170,7 +171,7 @@ class Service:
             place = volume.grid.centre_ras.tolist() if ras is None else ras
             found = volume_reach(volume, package, place, device, label)
         progress(REACH, 1.0)
-        shown = Map("reach", found.volume, {**found.passport, "in words": found.sentence})
+        (shown,) = _measured([Map("reach", found.volume, {**found.passport, "in words": found.sentence})])
         return ReachResult(found.ras, shown, found.radii_mm, found.theoretical_mm, found.sentence)
 
     def _click_maps(
@@ -273,6 +274,13 @@ class Service:
 def _with_names(labels: Volume, package: Package) -> SegmentResult:
     segments = package.manifest.segments
     return SegmentResult(labels, [label.name for label in segments], [label.to_json() for label in segments])
+
+
+def _measured(maps: Sequence[Map]) -> list[Map]:
+    """With how their values are distributed: who shows a map need not look at all its voxels."""
+    from LKSegmentLib.inspection.maps import CASE, case_percentiles
+
+    return [replace(one, passport={**one.passport, CASE: case_percentiles(one.volume.array)}) for one in maps]
 
 
 def _check_points(package: Package, points: Sequence[Point], what: str) -> None:

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from LKSegmentLib.volumes import Grid, Volume
 
 SENTENCE = "Shows where the gate was open; it does not prove cause."
+CASE = "values in this case"
+"""Where a passport keeps `case_percentiles`."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,22 @@ class Map:
     name: str
     volume: Volume
     passport: dict[str, Any]
+
+
+def case_percentiles(
+    values: NDArray[Any], percentiles: tuple[float, float] = (2.0, 99.8)
+) -> dict[str, float]:
+    """Least, low percentile, high percentile and most of all finite values: one scale for every slice of a case.
+
+    0 and 1 where no value is finite. The keys are "least", "low", "high" and "most".
+    """
+    finite = np.asarray(values)
+    if not np.isfinite(finite).all():
+        finite = finite[np.isfinite(finite)]
+    if not finite.size:
+        return {"least": 0.0, "low": 0.0, "high": 1.0, "most": 1.0}
+    low, high = (float(edge) for edge in np.percentile(finite, percentiles))
+    return {"least": float(finite.min()), "low": low, "high": high, "most": float(finite.max())}
 
 
 def reduced_grid(window: Grid, stride: int, shape: tuple[int, int, int], offset: float) -> Grid:

@@ -1,242 +1,184 @@
-"""Maps over the image: float volumes with colours, window, threshold and passport of their own.
+"""Maps in the slice views: one in the foreground, a second in a further layer above it where Slicer has those.
 
-Showing one borrows the foreground of the slice views. What the user had there is remembered in the scene itself
-and put back; background, label layer and the user's own volumes are never touched.
+What the user had in a view is remembered in the scene itself, from the first map that is shown on. `hide` takes the
+maps away again and leaves alone what the user changed meanwhile; `restore` puts every layer back as it was remembered.
+Background, label layer and the user's own volumes are never touched by showing.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from LKSegmentLib.errors import InputError
-from LKSegmentLib.scene.core import Node, SceneContext, is_in_scene, require_node, slicer_module
-from LKSegmentLib.scene.segmentations import place_beside
-from LKSegmentLib.scene.volumes import add_volume_node, set_volume
-from LKSegmentLib.volumes import Volume
+from LKSegmentLib.scene.core import Node, SceneContext, is_in_scene, require_node
+from LKSegmentLib.scene.map_nodes import (
+    PASSPORT,
+    MapDisplay,
+    add_legend,
+    color_table,
+    display_for,
+    display_from,
+    is_map,
+    map_node,
+    maps_of,
+    passport_of,
+    set_display,
+)
 
-PASSPORT = "LKSegment.passport"
-_MAP_NAME = "LKSegment.map"
-_SHOWN = "LKSegment.overlayShown"
-_USER_FOREGROUND = "LKSegment.userForeground"
-_USER_OPACITY = "LKSegment.userForegroundOpacity"
-_USER_CLIPPING = "LKSegment.userClipping"
-_IMAGE = "LKSegment.image"
+__all__ = [
+    "PASSPORT", "MapDisplay", "add_legend", "color_table", "display_for", "display_from", "has_further_layers", "hide",
+    "is_map", "is_shown", "map_node", "maps_of", "note_opacities", "passport_of", "remembers", "restore",
+    "restore_opacities", "set_display", "set_opacity", "show",
+]  # fmt: skip
+
+# On the composite node of a view: JSON of what is no node; node references, which follow when a scene is merged.
+_REMEMBERED = "LKSegment.userLayers"
+_SAVED = "LKSegment.furtherOpacities"
+_OURS = "LKSegment.overlay"
+_USER = "LKSegment.user."
+_USER_FURTHER = "LKSegment.userFurtherLayer"
 
 # Layers 0 to 2 are background, foreground and label.
-_FIRST_EXTRA_LAYER = 3
+_LAYERS = ("Background", "Foreground", "Label")
+_FIRST_FURTHER = 3
 
-# Evenly spaced stops of the perceptually uniform table "plasma" (van der Walt and Smith, CC0): dark blue to yellow.
-_SEQUENTIAL = (
-    "0d0887 330597 5002a2 6a00a8 8405a7 9c179e b12a90 c33d80 d35171 e16462 ed7953 f68f44 fca636 fec029 f9dc24 f0f921"
-)
-# For values with a sign: blue below, white at, red above the neutral value.
-_DIVERGING = "2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b"
-_TABLES = {"LKSegment sequential": _SEQUENTIAL, "LKSegment diverging": _DIVERGING}
+_Layer = tuple[str | None, float]
 
 
-@dataclass(frozen=True)
-class MapDisplay:
-    """How a map is shown. Values are in the map's own unit; nothing of this changes the numbers.
-
-    Attributes:
-        window: (lowest, highest) value of the colour table.
-        threshold: values below it are transparent; None shows all.
-        table: name of the colour table.
-    """
-
-    window: tuple[float, float]
-    threshold: float | None
-    table: str = "LKSegment sequential"
-
-
-def display_for(
-    values: NDArray[Any],
-    passport: Mapping[str, Any] | None = None,
-    window: tuple[float, float] | None = None,
-    threshold: float | None = None,
-    percentiles: tuple[float, float] = (2.0, 99.8),
-) -> MapDisplay:
-    """Window, threshold and colours for a map, from all its values, so that every slice has the same scale.
-
-    A map whose passport puts a neutral value of 0 inside its range gets the diverging table, centred on it, and
-    shows everything. Any other shows the upper half of its window; what is below is transparent.
-    Raises InputError for a window that is empty or not finite.
-    """
-    finite = np.asarray(values)[np.isfinite(values)]
-    if window is None:
-        low, high = (float(edge) for edge in np.percentile(finite, percentiles)) if finite.size else (0.0, 1.0)
-    else:
-        low, high = float(window[0]), float(window[1])
-        if not (np.isfinite(low) and np.isfinite(high) and low < high):
-            raise InputError(f"The display window from {low:g} to {high:g} is empty. Give a lower and a higher value.")
-    if (passport or {}).get("neutral") == 0 and (finite < 0).any():
-        reach = max(abs(low), abs(high)) or 1.0
-        return MapDisplay((-reach, reach) if window is None else (low, high), threshold, "LKSegment diverging")
-    lowest = ((passport or {}).get("range") or (None,))[0]
-    if window is None and isinstance(lowest, (int, float)) and 0.0 <= low - lowest < 0.02 * (high - low):
-        low = float(lowest)  # 0, not 1.6e-09
-    if high - low <= 1e-12 * max(1.0, abs(high)):
-        high = low + 1.0  # a constant map still needs a window
-    return MapDisplay((low, high), low + 0.5 * (high - low) if threshold is None else threshold)
-
-
-def map_node(
+def show(
     context: SceneContext,
-    name: str,
-    volume: Volume,
-    passport: Mapping[str, Any],
-    image_node: Node,
-    display: MapDisplay | None = None,
-) -> Node:
-    """The overlay volume of this map over this image: updated where there is one, else added. Not shown yet.
-
-    The node is float32 on the map's own grid, under the image's parent transform, with its passport as JSON in
-    the attribute `LKSegment.passport`. `display` None chooses by `display_for`.
-    """
-    require_node(image_node, "vtkMRMLScalarVolumeNode", "input volume")
-    values = Volume(volume.array.astype(np.float32), volume.ijk_to_ras)
-    node = _existing(context, name, image_node)
-    if node is None:
-        node = add_volume_node(context, values, f"{image_node.GetName()} {name}", like=image_node)
-        node.SetAttribute(_MAP_NAME, name)
-        node.SetNodeReferenceID(_IMAGE, image_node.GetID())
-        place_beside(context, node, image_node)
-    else:
-        set_volume(node, values, like=image_node)
-    chosen = display if display is not None else display_for(values.array, passport)
-    shown = {"window": list(chosen.window), "transparent below": chosen.threshold, "colors": chosen.table}
-    node.SetAttribute(PASSPORT, json.dumps({**passport, "shown as": shown}, sort_keys=True, default=str))
-    set_display(context, node, chosen)
-    return node
-
-
-def passport_of(node: Node) -> dict[str, Any]:
-    """The passport of an overlay volume; {} for a volume that has none."""
-    try:
-        found = json.loads(node.GetAttribute(PASSPORT) or "{}")
-    except json.JSONDecodeError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def set_display(context: SceneContext, node: Node, display: MapDisplay) -> None:
-    """Give an overlay volume its colours, window and threshold."""
-    if node.GetDisplayNode() is None:
-        node.CreateDefaultDisplayNodes()
-    shown = node.GetDisplayNode()
-    was_modifying = shown.StartModify()
-    shown.SetAndObserveColorNodeID(color_table(context, display.table).GetID())
-    shown.AutoWindowLevelOff()
-    shown.SetWindowLevelMinMax(*display.window)
-    shown.AutoThresholdOff()
-    shown.SetApplyThreshold(display.threshold is not None)
-    if display.threshold is not None:
-        shown.SetThreshold(display.threshold, float(np.finfo(np.float32).max))
-    shown.SetInterpolate(True)
-    shown.EndModify(was_modifying)
-
-
-def color_table(context: SceneContext, name: str) -> Node:
-    """The colour table of this name (256 colours), made in the scene and saved with it. InputError: unknown name."""
-    if name not in _TABLES:
-        raise InputError(f"There is no colour table '{name}'. There are: {', '.join(_TABLES)}.")
-    node = context.scene.GetFirstNode(name, "vtkMRMLColorTableNode")
-    if node is not None:
-        return node
-    node = context.add_node("vtkMRMLColorTableNode", name)
-    node.SetTypeToUser()
-    node.SetHideFromEditors(False)
-    node.SetNumberOfColors(256)
-    stops = np.array([[int(stop[at : at + 2], 16) / 255 for at in (0, 2, 4)] for stop in _TABLES[name].split()])
-    places = np.linspace(0, 255, len(stops))
-    for index in range(256):
-        red, green, blue = (float(np.interp(index, places, stops[:, channel])) for channel in range(3))
-        node.SetColor(index, str(index), red, green, blue, 1.0)
-    return node
-
-
-def show(context: SceneContext, node: Node, opacity: float, extra: Sequence[Node] = ()) -> None:
+    node: Node,
+    opacity: float,
+    extra: Sequence[Node] = (),
+    extra_opacity: float | None = None,
+) -> None:
     """Show an overlay in the foreground of every slice view, and `extra` ones in further layers above it.
 
-    The first call remembers what each view had in its foreground. Where Slicer has no further layers (before
-    5.10) `extra` is refused with an InputError.
+    The first call remembers what each view had. A user's own further layers stay where they are. `extra_opacity`:
+    that of the further ones; None is `opacity`. Where Slicer has no further layers (before 5.10) `extra` is refused
+    with an InputError.
     """
     require_node(node, "vtkMRMLScalarVolumeNode", "overlay")
-    _check_opacity(opacity)
-    composites = _composites(context)
-    if extra and not all(hasattr(composite, "SetNthLayerVolumeID") for composite in composites):
+    above = opacity if extra_opacity is None else extra_opacity
+    for value in (opacity, above):
+        _check_opacity(value)
+    if extra and not has_further_layers(context):
         raise InputError("Only one overlay can be shown at a time in this version of Slicer; more need Slicer 5.10.")
-    for composite in composites:
+    for composite in _composites(context):
         was_modifying = composite.StartModify()
-        if composite.GetAttribute(_SHOWN) is None:
-            composite.SetNodeReferenceID(_USER_FOREGROUND, composite.GetForegroundVolumeID())
-            composite.SetAttribute(_USER_OPACITY, repr(composite.GetForegroundOpacity()))
-            if hasattr(composite, "SetClipToBackgroundVolume"):
-                # A map covers the windows the network saw, which reach beyond the image.
-                composite.SetAttribute(_USER_CLIPPING, str(int(composite.GetClipToBackgroundVolume())))
-                composite.SetClipToBackgroundVolume(True)
-        composite.SetAttribute(_SHOWN, node.GetID())
+        _remember(composite)
+        own = _ours(composite)
+        _reference(composite, _OURS, [node.GetID(), *(other.GetID() for other in extra)])
         composite.SetForegroundVolumeID(node.GetID())
         composite.SetForegroundOpacity(float(opacity))
-        for layer, other in enumerate(extra, start=_FIRST_EXTRA_LAYER):
-            composite.SetNthLayerVolumeID(layer, other.GetID())
-            composite.SetNthLayerOpacity(layer, float(opacity))
+        composite.SetCompositing(composite.Alpha)
+        if hasattr(composite, "SetClipToBackgroundVolume"):
+            # A map covers the windows the network saw, which reach beyond the image.
+            composite.SetClipToBackgroundVolume(True)
+        users = [layer for layer in _further(composite) if layer[0] not in own]
+        _set_further(composite, [*users, *((other.GetID(), float(above)) for other in extra)])
+        _note(composite)
         composite.EndModify(was_modifying)
 
 
-def set_opacity(context: SceneContext, opacity: float) -> None:
-    """Change the opacity of what `show` shows; nothing where it shows nothing."""
-    _check_opacity(opacity)
+def set_opacity(context: SceneContext, opacity: float, extra_opacity: float | None = None) -> None:
+    """Change the opacities of what `show` shows; nothing where it shows nothing."""
+    above = opacity if extra_opacity is None else extra_opacity
+    for value in (opacity, above):
+        _check_opacity(value)
     for composite in _composites(context):
-        if _shows_ours(composite):
+        own = _ours(composite)
+        if composite.GetForegroundVolumeID() in own:
             composite.SetForegroundOpacity(float(opacity))
-            for layer in _extra_layers(composite):
-                composite.SetNthLayerOpacity(layer, float(opacity))
+        for place, (identifier, _) in enumerate(_further(composite)):
+            if identifier in own:
+                composite.SetNthLayerOpacity(_FIRST_FURTHER + place, float(above))
+        if own:
+            _note(composite)
 
 
 def hide(context: SceneContext) -> None:
-    """Put the foreground of every slice view back as the user had it. A view the user changed since is left alone."""
+    """Take the overlays away. A view, or a layer of it, that the user changed since is left alone."""
     for composite in _composites(context):
-        if composite.GetAttribute(_SHOWN) is None:
+        remembered = _remembered(composite)
+        if remembered is None:
             continue
         was_modifying = composite.StartModify()
-        if _shows_ours(composite):
-            user = composite.GetNodeReference(_USER_FOREGROUND)
-            composite.SetForegroundVolumeID(user.GetID() if is_in_scene(user, context.scene) else None)
-            composite.SetForegroundOpacity(float(composite.GetAttribute(_USER_OPACITY) or 0.0))
-        if composite.GetAttribute(_USER_CLIPPING) is not None:
-            composite.SetClipToBackgroundVolume(composite.GetAttribute(_USER_CLIPPING) == "1")
-        for layer in _extra_layers(composite):
-            if _is_map(composite.GetNthLayerVolume(layer)):
-                composite.SetNthLayerVolumeID(layer, None)
-        composite.SetNodeReferenceID(_USER_FOREGROUND, None)
-        for attribute in (_USER_OPACITY, _USER_CLIPPING, _SHOWN):
-            composite.RemoveAttribute(attribute)
+        own, foreground = _ours(composite), composite.GetForegroundVolumeID()
+        if foreground is None or foreground in own:
+            composite.SetForegroundVolumeID(_user_volume(composite, "Foreground"))
+            composite.SetForegroundOpacity(float(remembered["Foreground"]))
+        if composite.GetCompositing() == composite.Alpha:
+            composite.SetCompositing(int(remembered["compositing"]))
+        if remembered["clip"] is not None and composite.GetClipToBackgroundVolume():
+            composite.SetClipToBackgroundVolume(bool(remembered["clip"]))
+        _set_further(composite, [layer for layer in _further(composite) if layer[0] not in own])
+        _forget(composite)
         composite.EndModify(was_modifying)
 
 
+def restore(context: SceneContext) -> None:
+    """Put every layer of every slice view back exactly as it was before the first overlay was shown.
+
+    Volumes that were deleted meanwhile leave their layer empty.
+    """
+    for composite in _composites(context):
+        remembered = _remembered(composite)
+        if remembered is None:
+            continue
+        was_modifying = composite.StartModify()
+        for layer in _LAYERS:
+            getattr(composite, f"Set{layer}VolumeID")(_user_volume(composite, layer))
+        composite.SetForegroundOpacity(float(remembered["Foreground"]))
+        composite.SetLabelOpacity(float(remembered["Label"]))
+        composite.SetCompositing(int(remembered["compositing"]))
+        if remembered["clip"] is not None:
+            composite.SetClipToBackgroundVolume(bool(remembered["clip"]))
+        users = [composite.GetNthNodeReference(_USER_FURTHER, n) for n in range(len(remembered["further"]))]
+        opacities = zip(users, remembered["further"], strict=True)
+        _set_further(composite, [(user.GetID(), float(at)) for user, at in opacities if is_in_scene(user)])
+        _forget(composite)
+        composite.EndModify(was_modifying)
+
+
+def remembers(context: SceneContext) -> bool:
+    """Whether there is something that `restore` would put back."""
+    return any(_remembered(composite) is not None for composite in _composites(context))
+
+
 def is_shown(context: SceneContext, node: Node) -> bool:
-    """Whether a slice view shows this overlay in its foreground."""
-    return any(composite.GetForegroundVolumeID() == node.GetID() for composite in _composites(context))
+    """Whether a slice view shows this overlay."""
+    identifier = node.GetID()
+    return any(
+        composite.GetForegroundVolumeID() == identifier or identifier in [layer for layer, _ in _further(composite)]
+        for composite in _composites(context)
+    )
 
 
-def add_legend(node: Node, title: str, view_ids: Sequence[str] = ()) -> Node:
-    """A colour legend for the overlay, in the given views (all slice views where none is given)."""
-    slicer = slicer_module()
-    legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
-    legend.SetTitleText(title)
-    legend.SetLabelFormat("%.2g")
-    legend.SetNumberOfLabels(3)
-    legend.RemoveAllViewNodeIDs()
-    for view_id in view_ids:
-        legend.AddViewNodeID(view_id)
-    return legend
+def has_further_layers(context: SceneContext) -> bool:
+    """Whether this Slicer can show more than background, foreground and label (5.10 and later)."""
+    return all(hasattr(composite, "SetNthLayerVolumeID") for composite in _composites(context))
+
+
+def note_opacities(context: SceneContext) -> None:
+    """Write down the opacities of further layers, which Slicer does not save with a scene. Call before saving."""
+    for composite in _composites(context):
+        if _further(composite):
+            _note(composite)
+
+
+def restore_opacities(context: SceneContext) -> None:
+    """Give further layers the opacities that were written down. Call after a scene was loaded."""
+    for composite in _composites(context):
+        saved = _json(composite.GetAttribute(_SAVED))
+        layers = _further(composite)
+        if isinstance(saved, list) and len(saved) == len(layers):
+            _set_further(composite, [(layer, float(at)) for (layer, _), at in zip(layers, saved, strict=True)])
+
+
+# what a view has ----------------------------------------------------------------------------------------------
 
 
 def _composites(context: SceneContext) -> list[Node]:
@@ -245,30 +187,87 @@ def _composites(context: SceneContext) -> list[Node]:
     return [scene.GetNthNodeByClass(index, "vtkMRMLSliceCompositeNode") for index in range(count)]
 
 
-def _existing(context: SceneContext, name: str, image_node: Node) -> Node | None:
-    scene = context.scene
-    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")):
-        node = scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode")
-        if node.GetAttribute(_MAP_NAME) == name and node.GetNodeReferenceID(_IMAGE) == image_node.GetID():
-            return node
-    return None
+def _further(composite: Node) -> list[_Layer]:
+    """(volume id, opacity) of each layer above the label; none in a Slicer that has no further layers."""
+    count = composite.GetNumberOfAdditionalLayers() if hasattr(composite, "GetNumberOfAdditionalLayers") else 0
+    places = range(_FIRST_FURTHER, _FIRST_FURTHER + count)
+    return [(composite.GetNthLayerVolumeID(place), composite.GetNthLayerOpacity(place)) for place in places]
 
 
-def _is_map(node: Node | None) -> bool:
-    return node is not None and node.GetAttribute(_MAP_NAME) is not None
+def _set_further(composite: Node, layers: Sequence[_Layer]) -> None:
+    """Make these the layers above the label.
+
+    Every opacity is set, from the lowest layer on: Slicer makes a layer below the highest that was ever set
+    invisible if its own was never set. One that becomes free gets back the opacity of a fresh layer.
+    """
+    before = _further(composite)
+    if list(layers) == before:
+        return
+    for place in reversed(range(len(before))):
+        composite.SetNthLayerVolumeID(_FIRST_FURTHER + place, None)
+        composite.SetNthLayerOpacity(_FIRST_FURTHER + place, 1.0)
+    for place, (identifier, opacity) in enumerate(layers, start=_FIRST_FURTHER):
+        composite.SetNthLayerOpacity(place, opacity)
+        composite.SetNthLayerVolumeID(place, identifier)
 
 
-def _shows_ours(composite: Node) -> bool:
-    if composite.GetAttribute(_SHOWN) is None:
-        return False
-    foreground = composite.GetNodeReference("foregroundVolume") if composite.GetForegroundVolumeID() else None
-    return foreground is None or _is_map(foreground)
+def _ours(composite: Node) -> list[str]:
+    """The ids of the overlays that `show` put there and that still exist."""
+    count = composite.GetNumberOfNodeReferences(_OURS)
+    return [composite.GetNthNodeReferenceID(_OURS, index) for index in range(count)]
 
 
-def _extra_layers(composite: Node) -> range:
-    if not hasattr(composite, "GetNumberOfAdditionalLayers"):
-        return range(0)
-    return range(_FIRST_EXTRA_LAYER, _FIRST_EXTRA_LAYER + composite.GetNumberOfAdditionalLayers())
+def _remember(composite: Node) -> None:
+    if _remembered(composite) is not None:
+        return
+    layers = _further(composite)
+    remembered: dict[str, Any] = {
+        "Foreground": composite.GetForegroundOpacity(),
+        "Label": composite.GetLabelOpacity(),
+        "compositing": composite.GetCompositing(),
+        "clip": composite.GetClipToBackgroundVolume() if hasattr(composite, "GetClipToBackgroundVolume") else None,
+        "further": [opacity for _, opacity in layers],
+    }
+    for layer in _LAYERS:
+        composite.SetNodeReferenceID(_USER + layer, getattr(composite, f"Get{layer}VolumeID")())
+    _reference(composite, _USER_FURTHER, [identifier for identifier, _ in layers])
+    composite.SetAttribute(_REMEMBERED, json.dumps(remembered))
+
+
+def _remembered(composite: Node) -> dict[str, Any] | None:
+    found = _json(composite.GetAttribute(_REMEMBERED))
+    return found if isinstance(found, dict) else None
+
+
+def _forget(composite: Node) -> None:
+    for layer in _LAYERS:
+        composite.SetNodeReferenceID(_USER + layer, None)
+    for role in (_USER_FURTHER, _OURS):
+        composite.RemoveNodeReferenceIDs(role)
+    for attribute in (_REMEMBERED, _SAVED):
+        composite.RemoveAttribute(attribute)
+
+
+def _user_volume(composite: Node, layer: str) -> str | None:
+    user = composite.GetNodeReference(_USER + layer)
+    return user.GetID() if is_in_scene(user) else None
+
+
+def _reference(composite: Node, role: str, identifiers: Sequence[str | None]) -> None:
+    composite.RemoveNodeReferenceIDs(role)
+    for identifier in identifiers:
+        composite.AddNodeReferenceID(role, identifier)
+
+
+def _note(composite: Node) -> None:
+    composite.SetAttribute(_SAVED, json.dumps([opacity for _, opacity in _further(composite)]))
+
+
+def _json(text: str | None) -> Any:
+    try:
+        return json.loads(text or "null")
+    except json.JSONDecodeError:  # a scene file edited by hand
+        return None
 
 
 def _check_opacity(opacity: float) -> None:
