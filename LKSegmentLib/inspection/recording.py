@@ -18,7 +18,8 @@ from LKSegmentLib.packages import Manifest
 from LKSegmentLib.volumes import Grid
 
 from .exposed import Chosen
-from .stitching import Float, Lattice, StitchedMap, WindowMap
+from .map_storage import Float, Zeros, in_memory
+from .stitching import Lattice, StitchedMap, WindowMap
 from .table_records import TableRecord, record_for
 
 
@@ -33,6 +34,7 @@ class Taps:
     Attributes:
         values: by name, of the last run: (k, j, i), () where pooled over the window, (channels, slices) of slices.
         runs_again: how often the network was run a second time.
+        most_bytes: the most that tensors took which were kept until all layers of a quantity had answered.
 
     Raises:
         InputError: a layer that the network does not have.
@@ -52,6 +54,7 @@ class Taps:
         self._outputs: dict[str, Tensor] = {}
         self.values: dict[str, Float] = {}
         self.runs_again = 0
+        self.most_bytes = 0
 
     def __enter__(self) -> Taps:
         for layer in self._layers:
@@ -106,6 +109,7 @@ class Taps:
         if not any(layer in entry.exposed.layers for entry in self._waiting):
             return
         self._outputs[layer] = output.detach()
+        self.most_bytes = max(self.most_bytes, sum(kept.nbytes for kept in self._outputs.values()))
         ready = [entry for entry in self._waiting if entry.exposed.layers[-1] == layer]
         with torch.no_grad():
             for entry in ready:
@@ -132,13 +136,25 @@ class MapRecorder:
     with MapRecorder(network, chosen) as recorder:
         labels = segment_volume(volume, package, device, recorder=recorder)
     recorder.stitched["LK attention, level 2"].finished()
+
+    Args:
+        network: in evaluation mode.
+        chosen: what is recorded.
+        manifest: of the model; names its labels in tables.
+        zeros: makes the arrays in which maps are stitched: `map_storage.in_memory` or `on_disk`.
     """
 
-    def __init__(self, network: nn.Module, chosen: Sequence[Chosen], manifest: Manifest | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        chosen: Sequence[Chosen],
+        manifest: Manifest | None = None,
+        zeros: Zeros = in_memory,
+    ) -> None:
         self.chosen = list(chosen)
         self.stitched: dict[str, StitchedMap | WindowMap] = {}
         self.tables: dict[str, TableRecord] = {}
-        self._manifest = manifest
+        self._manifest, self._zeros = manifest, zeros
         self.layout: WindowLayout | None = None
         self.working: Grid | None = None
         self._taps = Taps(network, chosen)
@@ -160,8 +176,8 @@ class MapRecorder:
                 self.tables[chosen.name] = record_for(chosen, layout, grid, self._manifest)
                 continue
             lattice = lattice_of(chosen, layout)
-            pooled = chosen.exposed.extent == "window"
-            self.stitched[chosen.name] = WindowMap(lattice) if pooled else StitchedMap(lattice)
+            kind = WindowMap if chosen.exposed.extent == "window" else StitchedMap
+            self.stitched[chosen.name] = kind(lattice, self._zeros)
 
     def before_window(self, window: Window) -> None:
         """Begin to record."""

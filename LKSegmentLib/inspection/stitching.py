@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from LKSegmentLib.inference.windows import Window, WindowLayout
 from LKSegmentLib.volumes import Grid
 
-Float = NDArray[np.float32]
+from .map_storage import Float, Zeros, in_memory
 
 BYTES_PER_VOXEL = 12  # mean, squared deviation, weight
 
@@ -130,11 +130,9 @@ class Lattice:
 class StitchedMap:
     """The weighted mean of the windows' maps and their weighted standard deviation (West 1979, in one pass)."""
 
-    def __init__(self, lattice: Lattice) -> None:
+    def __init__(self, lattice: Lattice, zeros: Zeros = in_memory) -> None:
         self.lattice = lattice
-        self._mean = np.zeros(lattice.shape, np.float32)
-        self._squares = np.zeros(lattice.shape, np.float32)
-        self._weight = np.zeros(lattice.shape, np.float32)
+        self._mean, self._squares, self._weight = (zeros(lattice.shape) for _ in range(3))
 
     def add(self, window: Window, values: Float) -> None:
         """Add the map (k, j, i) of a window."""
@@ -157,11 +155,10 @@ class StitchedMap:
 class WindowMap:
     """A number for each window, drawn as it is: every voxel has that of the window that weighs most there."""
 
-    def __init__(self, lattice: Lattice) -> None:
+    def __init__(self, lattice: Lattice, zeros: Zeros = in_memory) -> None:
         self.lattice = lattice
         self.values: list[tuple[tuple[int, int, int], float]] = []
-        self._value = np.zeros(lattice.shape, np.float32)
-        self._best = np.zeros(lattice.shape, np.float32)
+        self._value, self._best = zeros(lattice.shape), zeros(lattice.shape)
 
     def add(self, window: Window, value: float) -> None:
         """Add the number of a window."""

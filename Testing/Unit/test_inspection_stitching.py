@@ -15,7 +15,6 @@ from inspection_support import FakePackage, local_only, oblique_volume, plain_vo
 from LKSegmentLib.errors import Cancelled, InputError  # noqa: E402
 from LKSegmentLib.inference.segmentation import segment_volume  # noqa: E402
 from LKSegmentLib.inference.windows import Window, window_layout  # noqa: E402
-from LKSegmentLib.inspection import volume_maps  # noqa: E402
 from LKSegmentLib.inspection.by_network import exposed  # noqa: E402
 from LKSegmentLib.inspection.exposed import choose  # noqa: E402
 from LKSegmentLib.inspection.maps import Map  # noqa: E402
@@ -236,13 +235,6 @@ def test_one_window_has_nothing_to_disagree_with_and_is_the_layers_own_tensor() 
     np.testing.assert_allclose(found.volume.array, seen[0][0, 3].numpy(), atol=1e-6)
     assert found.passport["channel"] == 3 and found.passport["stitching"] == "none: one window"
     assert found.passport["disagreement"] == "none: one window"
-
-
-def test_maps_larger_than_the_memory_are_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    package = FakePackage("lka_unet", tiny("lka_unet"))
-    monkeypatch.setattr(volume_maps, "free_memory", lambda: 2**20)
-    with pytest.raises(InputError, match="The maps need .* MiB .*'LK attention, level 0' alone .* mean over"):
-        inspect_volume(plain_volume((64, 64, 64)), package, device="cpu")
 
 
 @pytest.mark.parametrize(
