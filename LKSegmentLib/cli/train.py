@@ -16,7 +16,8 @@ _SLICE_SECONDS = 20.0  # training between two looks at the bar; each slice ends 
 
 _EXAMPLE = (
     "  lksegment train click --minutes 90 --out my_model\n"
-    "  lksegment train click --resume --minutes 180 --out my_model"
+    "  lksegment train click --resume --minutes 180 --out my_model\n"
+    "  lksegment train click --minutes 108 --stop-after 9 --device cuda --processes 14 --out my_model"
 )
 
 
@@ -25,10 +26,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     summary = "Train the click model on synthetic volumes only; no image of a person is used."
     click = kinds.add_parser("click", help=summary, description=summary, **example(_EXAMPLE))
     click.add_argument("--out", required=True, metavar="FOLDER", help="where the checkpoint and the package go")
-    click.add_argument("--minutes", type=_positive, default=90.0, help="training time in all (default: 90)")
+    click.add_argument("--minutes", type=_positive, default=108.0, help="training time in all (default: 108)")
+    click.add_argument("--stop-after", type=_positive, metavar="MINUTES", help="end this call then; --resume goes on")
     click.add_argument("--seed", type=int, default=0, help="of the synthetic volumes (default: 0)")
     click.add_argument("--resume", action="store_true", help="go on from the checkpoint in FOLDER")
     click.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:1 or mps (default: cpu)")
+    click.add_argument(
+        "--processes", type=int, default=0, metavar="N",
+        help="that draw volumes ahead; a GPU waits for them otherwise (default: 0, drawn between the steps)",
+    )  # fmt: skip
     add_json(click)
 
 
@@ -40,23 +46,29 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
     folder = output_folder(Path(arguments.out).expanduser().absolute(), "trained model")
     device = str(resolve_device(arguments.device))
     if arguments.resume:
-        trainer = ClickTrainer.resume(folder, device, arguments.minutes)
+        trainer = ClickTrainer.resume(folder, device, arguments.minutes, arguments.processes)
     elif (folder / "checkpoint.pt").exists():
         raise InputError(f"There is a checkpoint in {folder} already; go on with --resume, or name another folder.")
     else:
-        trainer = ClickTrainer(Recipe(minutes=arguments.minutes, seed=arguments.seed), folder, device)
+        recipe = Recipe(minutes=arguments.minutes, seed=arguments.seed)
+        trainer = ClickTrainer(recipe, folder, device, arguments.processes)
+    end = trainer.seconds + 60 * (arguments.stop_after or math.inf)
     screen.say(f"Training for {arguments.minutes:g} minutes on {device}; Ctrl+C stops, --resume goes on.")
     with screen.progress("Training") as progress:
         try:
-            while trainer.progress < 1:
+            while trainer.progress < 1 and trainer.seconds < end:
                 progress("", trainer.progress)
-                trainer.train(stop_after=_SLICE_SECONDS)
+                trainer.train(stop_after=min(_SLICE_SECONDS, end - trainer.seconds))
         except KeyboardInterrupt:
             if trainer.steps:
                 trainer.save()
             raise
+        finally:
+            trainer.close()
     package = export_package(trainer, folder / "lk_click", overwrite=True)
-    screen.say(f"{trainer.steps} steps on {trainer.scenes} synthetic volumes.")
+    screen.say(f"{trainer.steps} steps on {trainer.scenes} synthetic volumes; the curve is {folder / 'curve.csv'}.")
+    if trainer.progress < 1:
+        screen.say(f"{100 * trainer.progress:.0f} % of the training time is used; --resume goes on.")
     screen.say(f"The model package is {package}; use it with: lksegment click IMAGE --model {package} ...")
     return {"package": package, "steps": trainer.steps, "scenes": trainer.scenes, "minutes": trainer.seconds / 60}
 

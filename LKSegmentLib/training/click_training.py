@@ -8,6 +8,7 @@ No pass is spent on rolling clicks out, and the network sees its own masks, old 
 from __future__ import annotations
 
 import copy
+import csv
 import math
 import time
 from collections.abc import Callable
@@ -26,22 +27,26 @@ from LKSegmentLib.networks.lk_click import LKClick
 from LKSegmentLib.prompts import CHANNELS, PromptChannels
 from LKSegmentLib.prompts.simulated import box_faces, correcting_click, first_click, scribble
 
-from .synthetic import draw_scene, draw_targets, views
+from .scene_source import SceneSource, scene_rng
+from .synthetic import SCENE
 
 Report = Callable[[dict[str, float]], None]
+_BETWEEN_CHECKPOINTS = 60.0  # seconds
+_CURVE = ("minutes", "steps", "scenes", "skipped", "learning_rate", "soft_dice_loss_and_cross_entropy")
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides what is trained; stored in the checkpoint and in the package's manifest."""
 
-    minutes: float = 90.0
+    minutes: float = 108.0
     seed: int = 0
     window: int = 48
     late_window: int = 64  # the last part is trained at the window used at inference
-    late_share: float = 0.25
+    late_share: float = 0.2
     batch: int = 2
     pool: int = 32
+    scene: int = SCENE  # voxels along an edge of a scene
     targets: int = 6  # of one scene
     most_clicks: int = 10
     learning_rate: float = 1.5e-3
@@ -95,11 +100,12 @@ class ClickTrainer:
 
     Args:
         recipe: what to train.
-        folder: where the checkpoint is written, about once a minute and at the end.
+        folder: where the checkpoint and ``curve.csv`` are written, about once a minute and at the end.
         device: a torch device name.
+        processes: that draw scenes ahead; 0 draws them in this one.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, device: str = "cpu") -> None:
+    def __init__(self, recipe: Recipe, folder: Path, device: str = "cpu", processes: int = 0) -> None:
         self.recipe = recipe
         self.folder = folder
         self.device = torch.device(device)
@@ -116,6 +122,8 @@ class ClickTrainer:
         self._pool: list[_InFlight] = []
         self._waiting: list[_InFlight] = []
         self._pool_window = 0
+        self._source = SceneSource(recipe.seed, recipe.targets, recipe.scene, processes)
+        self._recent: list[float] = []  # losses since the last checkpoint
 
     @property
     def progress(self) -> float:
@@ -125,32 +133,27 @@ class ClickTrainer:
     def train(self, report: Report | None = None, stop_after: float = math.inf) -> None:
         """Train until the recipe's minutes are used up, or for ``stop_after`` seconds of this call.
 
+        ``report`` hears of every checkpoint: the same numbers as a line of ``curve.csv``.
+
         Raises:
             RunError: the loss is not finite again and again.
         """
         begun = last_saved = time.monotonic()
-        recent: list[float] = []
         while self.progress < 1 and time.monotonic() - begun < stop_after:
             tick = time.monotonic()
-            recent.append(self._step())
+            self._recent.append(self._step())
             self.seconds += time.monotonic() - tick
-            if time.monotonic() - last_saved > 60:
-                self.save()
+            if time.monotonic() - last_saved > _BETWEEN_CHECKPOINTS:
+                self.save(report)
                 last_saved = time.monotonic()
-                if report is not None:
-                    report(
-                        {
-                            "minutes": self.seconds / 60,
-                            "steps": self.steps,
-                            "scenes": self.scenes,
-                            "soft_dice_loss_and_cross_entropy": float(np.mean(recent)),
-                        }
-                    )
-                recent.clear()
-        self.save()
+        self.save(report)
 
-    def save(self) -> None:
-        """Write the checkpoint; the previous one stays until the new one is whole."""
+    def close(self) -> None:
+        """End the processes that draw scenes."""
+        self._source.close()
+
+    def save(self, report: Report | None = None) -> None:
+        """Write the checkpoint, the previous one stays until the new one is whole; then a line of the curve."""
         self.folder.mkdir(parents=True, exist_ok=True)
         state: dict[str, Any] = {
             "recipe": asdict(self.recipe),
@@ -167,9 +170,27 @@ class ClickTrainer:
         partial = self.folder / "checkpoint.partial"
         torch.save(state, partial)
         partial.replace(self.folder / "checkpoint.pt")
+        if self._recent:
+            self._write_curve(report)
+
+    def _write_curve(self, report: Report | None) -> None:
+        loss, rate = float(np.mean(self._recent)), self._learning_rate()
+        self._recent.clear()
+        values = (self.seconds / 60, self.steps, self.scenes, self.skipped, rate, loss)
+        path = self.folder / "curve.csv"
+        is_new = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if is_new:
+                writer.writerow(_CURVE)
+            writer.writerow([f"{value:.6g}" for value in values])
+        if report is not None:
+            report(dict(zip(_CURVE, map(float, values), strict=True)))
 
     @classmethod
-    def resume(cls, folder: Path, device: str = "cpu", minutes: float | None = None) -> ClickTrainer:
+    def resume(
+        cls, folder: Path, device: str = "cpu", minutes: float | None = None, processes: int = 0
+    ) -> ClickTrainer:
         """The trainer as it was saved; ``minutes`` replaces the recipe's time budget.
 
         Raises:
@@ -180,7 +201,7 @@ class ClickTrainer:
             raise InputError(f"There is no checkpoint.pt in {folder}, so there is nothing to resume.")
         state = torch.load(path, map_location="cpu", weights_only=True)
         recipe = state["recipe"] | ({} if minutes is None else {"minutes": minutes})
-        trainer = cls(Recipe(**recipe), folder, device)
+        trainer = cls(Recipe(**recipe), folder, device, processes)
         trainer.network.load_state_dict(state["network"])
         trainer.average.load_state_dict(state["average"])
         trainer.optimiser.load_state_dict(state["optimiser"])
@@ -243,14 +264,11 @@ class ClickTrainer:
     def _new_item(self, window: int) -> _InFlight:
         """The next target; scenes give several, which are handed out one by one."""
         while not self._waiting:
-            seed = (self.recipe.seed << 40) + self.scenes
-            self.scenes += 1
-            scene = draw_scene(seed)
-            rng = np.random.default_rng((seed, 1))
-            targets = draw_targets(scene, seed, self.recipe.targets)
-            for image, target in views(scene, targets, seed, window):
+            rng = scene_rng(self.recipe.seed, self.scenes)
+            for image, target in self._source.views(self.scenes, window):
                 clicks = int(rng.integers(1, self.recipe.most_clicks + 1))
                 self._waiting.append(_InFlight(image, target, clicks, self.recipe, int(rng.integers(2**62))))
+            self.scenes += 1
         return self._waiting.pop(0)
 
 

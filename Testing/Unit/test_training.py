@@ -8,10 +8,13 @@ import torch
 from scipy import ndimage
 
 from LKSegmentLib.errors import InputError
+from LKSegmentLib.training import anatomy, appearance
 from LKSegmentLib.training.click_training import ClickTrainer, Recipe, click_loss
-from LKSegmentLib.training.synthetic import draw_scene, draw_targets
+from LKSegmentLib.training.scene_source import SceneSource
+from LKSegmentLib.training.shapes import Layout
+from LKSegmentLib.training.synthetic import draw_scene, draw_targets, views
 
-SMALL = Recipe(minutes=60, window=16, late_window=24, batch=2, pool=3, most_clicks=3)
+SMALL = Recipe(minutes=60, window=16, late_window=24, batch=2, pool=3, scene=32, most_clicks=3)
 
 
 def test_scenes_are_the_same_for_the_same_seed_and_differ_otherwise() -> None:
@@ -64,3 +67,53 @@ def test_the_loss_prefers_the_right_mask() -> None:
     target[..., 2:6] = 1
     right = click_loss(20 * target - 10, target)
     assert right < 0.01 < click_loss(torch.zeros_like(target), target) < click_loss(10 - 20 * target, target)
+
+
+def test_every_checkpoint_adds_a_line_to_the_curve(tmp_path) -> None:
+    trainer = ClickTrainer(SMALL, tmp_path)
+    heard: list[dict[str, float]] = []
+    trainer.train(heard.append, stop_after=0.01)
+    ClickTrainer.resume(tmp_path).train(heard.append, stop_after=0.01)
+    lines = (tmp_path / "curve.csv").read_text().splitlines()
+    assert lines[0].split(",") == list(heard[0])
+    assert len(lines) == 3 and [row["steps"] for row in heard] == [1.0, 2.0]
+
+
+def test_processes_draw_the_same_scenes() -> None:
+    here, elsewhere = SceneSource(3, 2, 24), SceneSource(3, 2, 24, processes=1)
+    try:
+        for number in (0, 1):
+            for (image, target), (other_image, other_target) in zip(
+                here.views(number, 16), elsewhere.views(number, 16), strict=True
+            ):
+                np.testing.assert_array_equal(target, other_target)
+                np.testing.assert_allclose(image, other_image, atol=1e-4)
+    finally:
+        elsewhere.close()
+
+
+def test_views_show_the_target_as_a_session_would() -> None:
+    filled = []
+    for seed in range(12):
+        scene = draw_scene(seed, 48)
+        for image, target in views(scene, draw_targets(scene, seed, 4), seed, 32):
+            assert image.shape == target.shape == (32, 32, 32) and np.isfinite(image).all()
+            assert ndimage.label(target)[1] == 1 and target.sum() >= 40
+            filled.append(max(np.ptp(np.argwhere(target), axis=0) + 1) / 32)
+    assert len(filled) > 8 and 0.45 < np.median(filled) <= 1
+
+
+@pytest.mark.parametrize("add", [function for function, _ in anatomy.ADDITIONS], ids=lambda function: function.__name__)
+def test_every_kind_of_anatomy_adds_parts_of_known_tissue(add) -> None:
+    grown = 0
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        layout = Layout(48, rng, torch.Generator().manual_seed(seed))
+        add(layout)
+        present = set(layout.parts.unique().tolist()) - {0}
+        grown += len(present)
+        assert present <= set(layout.wholes)
+        for part in present:
+            assert layout.wholes[part] in layout.groups
+            assert layout.tissues.get(part, "soft") in appearance._CT
+    assert grown >= 4, "it must paint something"
