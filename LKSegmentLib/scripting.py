@@ -180,7 +180,8 @@ class Inspection:
     """What a model answered and showed.
 
     Attributes:
-        labels: the mask (uint8) or the labels (uint16) as a Volume on the input's grid.
+        labels: the mask (uint8) or the labels (uint16) as a Volume on the input's grid; 0 everywhere where only what
+            the weights alone tell was asked for.
         maps: `.name`, `.volume` (raw values on the map's own grid), `.passport`.
         tables: what has no place in the image: `.name`, `.columns`, `.rows`, `.passport`.
     """
@@ -210,8 +211,10 @@ def examine(
         found = service.inspect(*asked, progress or _silent, cancelled or _never, announce)
     if isinstance(found.answer, SegmentResult):
         return Inspection(found.answer.labels, found.maps, found.tables)
-    mask = volume.with_array(found.answer.box.full(volume.grid.shape).astype(np.uint8))
-    return Inspection(mask, found.maps, found.tables)
+    mask = np.zeros(volume.grid.shape, np.uint8)
+    if found.answer is not None:
+        mask = found.answer.box.full(volume.grid.shape).astype(np.uint8)
+    return Inspection(volume.with_array(mask), found.maps, found.tables)
 
 
 def reach(

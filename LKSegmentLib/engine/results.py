@@ -46,10 +46,11 @@ class ClickResult:
 class InspectResult:
     """What a model answered, and what it showed of itself meanwhile.
 
-    ``answer`` is that of the same request without maps: a whole volume's labels, or the mask after the clicks.
+    ``answer`` is that of the same request without maps: a whole volume's labels, or the mask after the clicks; None
+    where only what the weights alone tell was asked for.
     """
 
-    answer: SegmentResult | ClickResult
+    answer: SegmentResult | ClickResult | None
     maps: list[Map]
     tables: list[Table] = field(default_factory=list)
 
@@ -82,7 +83,7 @@ def encoded(result: Result | Mapping[str, Any]) -> tuple[dict[str, Any], list[Ar
         lower = [int(v) for v in result.box.lower]
         return {"kind": "click", "lower": lower, "maps": maps}, [result.box.array.astype(np.uint8, copy=False), *arrays]
     if isinstance(result, InspectResult):
-        answer, first = encoded(result.answer)
+        answer, first = (None, []) if result.answer is None else encoded(result.answer)
         maps, arrays = _encoded_maps(result.maps)
         tables = [_plain(table.as_json()) for table in result.tables]
         counted = {"arrays": len(first), "maps": maps, "tables": tables}
@@ -108,8 +109,8 @@ def decoded(result: Mapping[str, Any], arrays: Sequence[Array]) -> Result | dict
             return ClickResult(MaskBox((k, j, i), arrays[0]), _decoded_maps(result["maps"], arrays[1:]))
         if kind == "inspect" and len(arrays) == int(result["arrays"]) + len(result["maps"]):
             first = int(result["arrays"])
-            answer = decoded(result["answer"], arrays[:first])
-            if not isinstance(answer, SegmentResult | ClickResult):
+            answer = None if result["answer"] is None else decoded(result["answer"], arrays[:first])
+            if not isinstance(answer, SegmentResult | ClickResult | None):
                 raise ValueError("its answer is neither labels nor a mask")
             tables = [Table.from_json(table) for table in result["tables"]]
             return InspectResult(answer, _decoded_maps(result["maps"], arrays[first:]), tables)

@@ -30,7 +30,6 @@ Progress = Callable[[str, float], None]
 Cancelled = Callable[[], bool]
 Announce = Callable[[str], None]
 
-MAPS = "attention maps"
 REACH = "reach"
 CLICK = "finding the structure"
 
@@ -92,17 +91,13 @@ class Service:
         Raises InputError, RunError and Cancelled.
         """
         session = self._session(key, model, device, progress)
-        box = session.mask_for(points, lambda _, fraction: progress(CLICK, fraction), cancelled)
-        if not maps:
-            return ClickResult(box)
-        return ClickResult(box, self._click_maps(session, points, None, progress))
+        shown = _click_maps(session, points, None, progress, cancelled) if maps else []
+        return ClickResult(session.mask_for(points, _stage(CLICK, progress), cancelled), shown)
 
     def exposed(self, model: str, progress: Progress) -> dict[str, Any]:
         """What maps ``model`` can show, from its network alone: no image is needed.
 
-        ``model`` its name; ``kind`` "click" or "volume"; ``entries``, each with name, words (the name and its
-        channels), extent, channels, default, and operator, unit and identifiable as in the passport; ``nothing``: a
-        sentence where there are none, else empty. Raises InputError for whatever is wrong with the package.
+        See ``inspection.listing.listed``. Raises InputError for whatever is wrong with the package.
         """
         package = self._package(model, progress)
         from LKSegmentLib.inspection.listing import listed
@@ -122,7 +117,8 @@ class Service:
     ) -> InspectResult:
         """The answer of ``segment`` or, for a click model, ``click``, and what the network showed meanwhile.
 
-        ``layers``: names of the maps wanted; None for the default ones of a volume model, for all of a click model.
+        ``layers``: names of the maps and tables wanted, of those that ``exposed`` lists; None for the default ones of
+        a volume model, for all maps of a click model. Where all of them are of the weights alone, nothing is answered.
         ``announce`` is told, before a whole volume is computed, how much memory and time it will take.
         Raises InputError (no points for a click model, points for another, an unknown map or channel, nothing to
         show, maps larger than the memory), RunError and Cancelled.
@@ -130,14 +126,32 @@ class Service:
         volume = self._image(key)
         package = self._package(model, progress)
         _check_points(package, points, "maps")
+        from LKSegmentLib.inspection.kernel_pictures import network_tables_and_maps
+        from LKSegmentLib.inspection.listing import CHANGES, of_weights
+
+        asked = None if layers is None else [name for name in layers if name not in of_weights(package, layers)]
+        answer: SegmentResult | ClickResult | None = None
+        maps, tables = [], []
         if package.manifest.kind == "click":
             session = self._session(key, model, device, progress)
-            box = session.mask_for(points, lambda _, fraction: progress(CLICK, fraction), cancelled)
-            return InspectResult(ClickResult(box), _measured(self._click_maps(session, points, layers, progress)))
-        from LKSegmentLib.inspection.volume_maps import inspect_volume
+            wanted = None if asked is None else [name for name in asked if name != CHANGES]
+            if wanted is None or wanted:
+                maps = _click_maps(session, points, wanted, progress, cancelled)
+            answer = ClickResult(session.mask_for(points, _stage(CLICK, progress), cancelled))
+            if asked is not None and CHANGES in asked:
+                from LKSegmentLib.inspection.click_changes import changes
 
-        labels, maps = inspect_volume(volume, package, layers, device, progress, cancelled, announce)
-        return InspectResult(_with_names(labels, package), _measured(maps))
+                tables.append(changes(session, points))
+        elif asked is None or asked or not layers:
+            from LKSegmentLib.inspection.volume_maps import examine_volume
+
+            found = examine_volume(volume, package, asked, device, progress, cancelled, announce)
+            answer, maps, tables = _with_names(found.labels, package), found.maps, found.tables
+        if layers is not None and of_weights(package, layers):
+            spacing = package.manifest.spacing or volume.grid.spacing
+            pictures, numbers = network_tables_and_maps(package.network(), spacing, of_weights(package, layers))
+            maps, tables = [*maps, *pictures], [*tables, *numbers]
+        return InspectResult(answer, _measured(maps), tables)
 
     def reach(
         self,
@@ -164,7 +178,7 @@ class Service:
         progress(REACH, 0.0)
         if package.manifest.kind == "click":
             session = self._session(key, model, device, progress)
-            session.mask_for(points, lambda _, fraction: progress(CLICK, fraction), cancelled)
+            session.mask_for(points, _stage(CLICK, progress), cancelled)
             progress(REACH, 0.5)
             found = click_reach(session, points, points[-1].ras if ras is None else ras)
         else:
@@ -173,16 +187,6 @@ class Service:
         progress(REACH, 1.0)
         (shown,) = _measured([Map("reach", found.volume, {**found.passport, "in words": found.sentence})])
         return ReachResult(found.ras, shown, found.radii_mm, found.theoretical_mm, found.sentence)
-
-    def _click_maps(
-        self, session: ClickModelSession, points: Sequence[Point], layers: Sequence[str] | None, progress: Progress
-    ) -> list[Map]:
-        from LKSegmentLib.inspection.click_maps import EXPOSED, click_maps
-
-        progress(MAPS, 0.0)
-        maps = click_maps(session, points, [entry.name for entry in EXPOSED] if layers is None else list(layers))
-        progress(MAPS, 1.0)
-        return maps
 
     def _session(self, key: int, model: str, device: str, progress: Progress) -> ClickModelSession:
         volume = self._image(key)
@@ -269,6 +273,25 @@ class Service:
 
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+
+
+def _click_maps(
+    session: ClickModelSession,
+    points: Sequence[Point],
+    layers: Sequence[str] | None,
+    progress: Progress,
+    cancelled: Cancelled,
+) -> list[Map]:
+    """The maps, recorded while the last click is answered, if it was not before; its mask is free afterwards."""
+    from LKSegmentLib.inspection.click_maps import EXPOSED, click_maps
+
+    names = [entry.name for entry in EXPOSED] if layers is None else list(layers)
+    return click_maps(session, points, names, _stage(CLICK, progress), cancelled)
+
+
+def _stage(stage: str, progress: Progress) -> Progress:
+    """Reports under one name, whatever the stages below are called."""
+    return lambda _, fraction: progress(stage, fraction)
 
 
 def _with_names(labels: Volume, package: Package) -> SegmentResult:

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 from LKSegmentLib.packages import Package
 
 from .by_network import exposed
+from .class_gradients import gradient_names
 from .click_maps import DEFAULT_LAYERS, EXPOSED
+from .kernel_pictures import picture_names
+
+CHANGES: Final = "changes by click"
+"""Name of the table of a click model that `click_changes.changes` makes."""
 
 _TOLD = ("kind", "unit", "operator", "identifiable")
+_GRADIENT = {
+    "kind": "gradient",
+    "unit": "see the passport",
+    "operator": "gradient of the label's score; every window is run once more, there and back",
+    "identifiable": "see the passport",
+}
+_WEIGHTS = {
+    "kind": "weights alone, no image",
+    "unit": "see the passport",
+    "operator": "a kernel in a space of its own, or a table of the weights; nothing is computed on the image",
+    "identifiable": "see the passport",
+}
+_CLICKS = {
+    "kind": "difference",
+    "unit": "see the table",
+    "operator": "what each click changed: voxels gained and lost, change of gates and of the logit",
+    "identifiable": "see the table",
+}
 
 
 def listed(package: Package) -> dict[str, Any]:
@@ -17,26 +41,28 @@ def listed(package: Package) -> dict[str, Any]:
 
     Returns:
         ``model``, ``kind`` ("click" or "volume"); ``entries``: name, words (the name and which channels there are),
-        extent ("voxels", "window" or "slices"), channels, summary (whether the name alone means the mean over the
-        channels), default, and kind, unit, operator and identifiable as in the passport; ``nothing``: a sentence
-        where there are none, else empty.
+        group ("recorded", "gradients", "clicks" or "weights"), extent ("voxels", "window", "slices" or "channels"; the
+        last two become tables), channels, summary (whether the name alone means the mean over the channels), default,
+        and kind, unit, operator and identifiable as in the passport; ``nothing``: a sentence where there are none,
+        else empty.
     """
-    manifest = package.manifest
+    manifest, network = package.manifest, package.network()
     if manifest.kind == "click":
-        entries = _of_clicks() if manifest.network == "lk_click" else []
+        entries = [
+            _entry(one.name, "recorded", one.passport, default=one.name in DEFAULT_LAYERS)
+            for one in (EXPOSED if manifest.network == "lk_click" else ())
+        ]
+        entries += [_entry(CHANGES, "clicks", _CLICKS, words=f"{CHANGES} (a table)")] if entries else []
     else:
         entries = [
-            {
-                "name": entry.name,
-                "words": entry.words,
-                "extent": entry.extent,
-                "channels": entry.channels,
-                "summary": entry.summary,
-                "default": entry.default,
-                **{key: str(entry.meaning.get(key, "")) for key in _TOLD},
-            }
-            for entry in exposed(package.network())
-        ]
+            _entry(
+                one.name, "recorded", one.meaning, words=one.words, extent=one.extent, channels=one.channels,
+                summary=one.summary, default=one.default,
+            )
+            for one in exposed(network)
+        ]  # fmt: skip
+        entries += [_entry(name, "gradients", _GRADIENT) for name in gradient_names(package)]
+    entries += [_entry(_plain(name), "weights", _WEIGHTS, words=name) for name in picture_names(network)]
     nothing = (
         f'The model "{manifest.name}" has nothing to show: its network has no gates or attention that LKSegment knows. '
         "Its reach can be shown."
@@ -49,16 +75,34 @@ def listed(package: Package) -> dict[str, Any]:
     }
 
 
-def _of_clicks() -> list[dict[str, Any]]:
-    return [
-        {
-            "name": entry.name,
-            "words": entry.name,
-            "extent": "voxels",
-            "channels": 1,
-            "summary": True,
-            "default": entry.name in DEFAULT_LAYERS,
-            **{key: str(entry.passport.get(key, "")) for key in _TOLD},
-        }
-        for entry in EXPOSED
-    ]
+def of_weights(package: Package, layers: Sequence[str]) -> list[str]:
+    """Those of the names that are of the weights alone, as `kernel_pictures.network_tables_and_maps` takes them."""
+    known = {_plain(name) for name in picture_names(package.network())}
+    return [name for name in layers if _plain(name) in known]
+
+
+def _plain(name: str) -> str:
+    """A name without its channels."""
+    return name.split(" #")[0]
+
+
+def _entry(
+    name: str,
+    group: str,
+    meaning: dict[str, Any],
+    words: str = "",
+    extent: str = "voxels",
+    channels: int = 1,
+    summary: bool = True,
+    default: bool = False,
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "words": words or name,
+        "group": group,
+        "extent": extent,
+        "channels": channels,
+        "summary": summary,
+        "default": default,
+        **{key: str(meaning.get(key, "")) for key in _TOLD},
+    }

@@ -141,7 +141,7 @@ def test_maps_after_clicks_are_those_that_were_chosen(client, service, volume, p
     assert np.array_equal(found.answer.box.array, here.box.array)
     assert [shown.name for shown in found.maps] == names[2:0:-1]
     assert np.array_equal(found.maps[1].volume.array, here.maps[1].volume.array)
-    assert len(service.inspect(1, "clicker", "cpu", points, None, silent, never).maps) == len(names)
+    assert len(service.inspect(1, "clicker", "cpu", points, None, silent, never).maps) == len(here.maps)
 
 
 @pytest.mark.parametrize("model", ["clicker", "organs"])
@@ -164,6 +164,7 @@ def test_the_reach_is_identical_in_the_worker_and_here(client, service, volume, 
         (lambda c, i, p: c.inspect(i, "clicker", "cpu"), "maps of a click model depend on the clicks"),
         (lambda c, i, p: c.inspect(i, "organs", "cpu", None, p), "takes no clicks"),
         (lambda c, i, p: c.inspect(i, "plain", "cpu"), "has nothing to show"),
+        (lambda c, i, p: c.inspect(i, "organs", "cpu", []), "Name at least one map"),
         (lambda c, i, p: c.reach(i, "clicker", "cpu"), "reach of a click model depends on the clicks"),
         (lambda c, i, p: c.reach(i, "organs", "cpu", (1e4, 0, 0)), "outside the volume"),
         (lambda c, i, p: c.reach(i, "organs", "cpu", label=7), "outputs 0 to 2, not 7"),
@@ -174,9 +175,27 @@ def test_what_cannot_be_shown_is_one_sentence(client, volume, points, ask, words
         client.wait(ask(client, client.open_image(volume), points), PATIENCE)
 
 
-def test_a_model_with_nothing_to_show_says_so_when_it_is_listed(client):
+def test_a_network_without_gates_is_listed_with_what_gradients_tell(client):
     listed = client.wait(client.exposed("plain"), PATIENCE)
-    assert listed["entries"] == [] and 'The model "plain" has nothing to show' in listed["nothing"]
+    assert not listed["nothing"] and {entry["group"] for entry in listed["entries"]} == {"gradients"}
+    assert not any(entry["default"] for entry in listed["entries"])
+
+
+def test_what_the_weights_alone_tell_needs_no_run(client, volume, points):
+    image = client.open_image(volume)
+    entries = client.wait(client.exposed("clicker"), PATIENCE)["entries"]
+    names = [entry["name"] for entry in entries if entry["group"] == "weights"]
+    assert "large kernels" in names
+    asked = ["large kernels", "changes by click"]
+    found = client.wait(client.inspect(image, "clicker", "cpu", asked, points), PATIENCE)
+    assert [table.name for table in found.tables] == ["changes by click", "large kernels"]
+    assert found.answer.box.array.any() == bool(found.tables[0].column("voxels")[-1]) and found.maps == []
+    entries = client.wait(client.exposed("organs"), PATIENCE)["entries"]
+    picture = next(entry["name"] for entry in entries if entry["name"].startswith("mean |weight|"))
+    job = client.inspect(image, "organs", "cpu", [picture])
+    found = client.wait(job, PATIENCE)
+    assert found.answer is None and job.plan == ""
+    assert [shown.passport["space"] for shown in found.maps] == ["kernel"]
 
 
 def test_voxels_that_are_no_numbers_are_told(client, volume):

@@ -170,6 +170,8 @@ def test_inspections_survive_the_way(answer):
     assert back.tables == [Table("weights", table.columns, ((0, 0.25), (1, None)), "slice", ("share",), table.passport)]
     with pytest.raises(ProtocolError):
         results.decoded(text, arrays[:-1])
+    weights = results.decoded(*results.encoded(results.InspectResult(None, [gate], [table])))
+    assert weights.answer is None and len(weights.maps) == len(weights.tables) == 1
 
 
 def test_a_reach_survives_the_way():
