@@ -19,7 +19,7 @@ from LKSegmentLib.inference.windows import Region, Window, WindowLayout
 from LKSegmentLib.packages import Manifest
 
 from .exposed import Chosen, Exposed
-from .stitching import Float
+from .map_storage import Float
 from .tables import Cell, Table
 
 BINS = 2048  # of the range 0 to 1; an area is exact to about 1 / BINS of the gate's spread

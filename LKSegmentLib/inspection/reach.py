@@ -157,7 +157,7 @@ def gradient_at(
     """
     if label is not None and not 0 <= label < manifest.out_channels:
         raise InputError(f'The model "{manifest.name}" has the outputs 0 to {manifest.out_channels - 1}, not {label}.')
-    _check_memory(network, manifest, image)
+    check_gradient_memory(network, manifest, image)
     with failures_of(manifest, str(image.device)), torch.enable_grad():
         image = image.clone().requires_grad_()
         answer = network(image)
@@ -257,7 +257,7 @@ def _voxel(grid: Grid, ras: Sequence[float]) -> tuple[int, int, int]:
     return k, j, i
 
 
-def _check_memory(network: nn.Module, manifest: Manifest, image: Tensor) -> None:
+def check_gradient_memory(network: nn.Module, manifest: Manifest, image: Tensor) -> None:
     """RunError when what must be kept for the way back does not fit."""
     voxels = math.prod(image.shape[2:])
     if network not in _KEPT:
@@ -266,7 +266,7 @@ def _check_memory(network: nn.Module, manifest: Manifest, image: Tensor) -> None
     free = torch.cuda.mem_get_info(image.device)[0] if image.device.type == "cuda" else free_memory()
     if free is not None and needed > free:
         raise RunError(
-            f"The reach needs about {in_words(needed)} of memory and {in_words(free)} are free: close other programs "
+            f"Its gradients need about {in_words(needed)} of memory and {in_words(free)} are free: close other programs "
             "or choose another device."
         )
 

@@ -17,7 +17,8 @@ from LKSegmentLib.packages import Manifest
 from LKSegmentLib.volumes import Grid
 
 from .exposed import Chosen, Exposed
-from .stitching import AxisLattice, Float
+from .map_storage import Float
+from .stitching import AxisLattice
 from .tables import Cell, Table
 
 LISTED_WINDOWS = 64  # of quantities that are listed window by window

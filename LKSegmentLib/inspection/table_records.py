@@ -13,7 +13,7 @@ from LKSegmentLib.volumes import Grid
 from .channel_ranking import ChannelRanking
 from .exposed import Chosen
 from .slice_weights import SliceRecord
-from .stitching import Float
+from .map_storage import Float
 from .tables import Table
 
 

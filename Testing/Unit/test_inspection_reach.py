@@ -138,5 +138,5 @@ def test_bad_places_labels_and_networks_are_refused(monkeypatch: pytest.MonkeyPa
     with pytest.raises(InputError, match="outside the volume"):
         click_reach(session, [Point(tuple(session.volume.grid.centre_ras))], (500, 0, 0))
     monkeypatch.setattr(reach_module, "free_memory", lambda: 1)
-    with pytest.raises(RunError, match="The reach needs about"):
+    with pytest.raises(RunError, match="Its gradients need about"):
         volume_reach(plain_volume((40, 40, 40)), FakePackage("dnet", tiny("dnet"), (40, 40, 40)), (5, 5, 5), "cpu")
