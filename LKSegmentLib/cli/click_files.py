@@ -192,14 +192,18 @@ class _PreparedScene:
             bundle.write_mrb(self.context, draft_of[targets.scene], self.pixels)
 
 
+def slug(name: str) -> str:
+    """A name as part of a file name."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
 def _map_files(maps: Sequence[Map], first: Path) -> dict[Path, Volume | dict[str, Any]]:
     """Path to content: one volume for each map, and their passports in one JSON file, named after `first`."""
     stem = first.name[: -len(suffix_of(first))]
     files: dict[Path, Volume | dict[str, Any]] = {}
     passports = {}
     for found in maps:
-        slug = re.sub(r"[^a-z0-9]+", "-", found.name.lower()).strip("-")
-        path = first.with_name(f"{stem}-{slug}.nrrd")
+        path = first.with_name(f"{stem}-{slug(found.name)}.nrrd")
         files[path] = found.volume
         passports[path.name] = found.passport
     files[first.with_name(f"{stem}-maps.json")] = passports

@@ -1,4 +1,4 @@
-"""`lksegment evaluate clicks`: how good a click model is, click after click, on labelled images."""
+"""`lksegment evaluate`: how good a click model is, click after click, and what the maps of a model are worth."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from LKSegmentLib.cli import evaluate_maps
 from LKSegmentLib.cli.arguments import add_click_model, add_device
 from LKSegmentLib.cli.command import Command, Parser, add_json, example
 from LKSegmentLib.cli.outputs import output_file, whole_files
@@ -50,9 +51,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     clicks.add_argument("--markdown", metavar="FILE.md", help="write the table there")
     clicks.add_argument("--picture", metavar="FILE.png", help="draw the last masks of one case there (with --whole)")
     add_json(clicks)
+    evaluate_maps.configure(kinds)
 
 
 def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
+    return evaluate_maps.run(arguments, screen) if arguments.what == "maps" else _run_clicks(arguments, screen)
+
+
+def _run_clicks(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
     from LKSegmentLib import packages
     from LKSegmentLib.evaluation import click_report
     from LKSegmentLib.evaluation.click_scores import real_structures
@@ -178,8 +184,8 @@ def _names(folder: Path) -> dict[tuple[str, int], str]:
 
 COMMAND = Command(
     name="evaluate",
-    summary="Measure a model on labelled images.",
-    example=_EXAMPLE,
+    summary="Measure a model on labelled images, or what its maps are worth.",
+    example=f"{_EXAMPLE}\n{evaluate_maps.EXAMPLE}",
     configure=configure,
     run=run,
 )

@@ -16,6 +16,7 @@ from LKSegmentLib.packages.catalogue import (
     user_folder,
 )
 from LKSegmentLib.packages.channels import Channel, Intensity
+from LKSegmentLib.packages.faithfulness import faithfulness_of, store_faithfulness
 from LKSegmentLib.packages.labels import Code, Label, Terminology
 from LKSegmentLib.packages.manifest import Manifest
 from LKSegmentLib.packages.saving import save
@@ -35,9 +36,11 @@ __all__ = [
     "broken_packages",
     "built_in_folder",
     "catalogue",
+    "faithfulness_of",
     "load",
     "read_manifest",
     "save",
+    "store_faithfulness",
     "store_scores",
     "user_folder",
     "verify",

@@ -63,6 +63,7 @@ class Manifest:
     prompts: Mapping[str, Any] = field(default_factory=dict)
     trained_on: str = ""
     scores: tuple[Mapping[str, Any], ...] = ()
+    faithfulness: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     citation: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, FileRecord] = field(default_factory=dict)
@@ -101,6 +102,7 @@ class Manifest:
             "licence": self.licence,
             "trained_on": self.trained_on,
             "scores": [dict(score) for score in self.scores],
+            "faithfulness": {name: dict(entry) for name, entry in self.faithfulness.items()},
             "citation": self.citation,
             "extra": dict(self.extra),
             "files": {name: record.to_json() for name, record in self.files.items()},
@@ -153,6 +155,7 @@ def manifest_from(values: Any, where: str) -> Manifest:
         licence=read.text("licence", longest=2000),
         trained_on=read.text("trained_on", " ").strip(),
         scores=tuple(dict(Fields(score, f"{where}, a score").values) for score in read.items("scores", 1000)),
+        faithfulness=faithfulness_from(read),
         citation=read.text("citation", " ").strip(),
         extra=read.mapping("extra"),
         files=files_from(read),
@@ -224,6 +227,20 @@ def window_from(read: Fields) -> tuple[int, int, int]:
     """Return the window in voxels (k, j, i)."""
     k, j, i = read.wholes("window", 3, 1, LARGEST_WINDOW)
     return k, j, i
+
+
+def faithfulness_from(read: Fields) -> dict[str, dict[str, Any]]:
+    """Return how faithful the network's maps are, by map; see `packages.faithfulness`."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, values in read.mapping("faithfulness").items():
+        entry = Fields(values, f'{read.where}, the faithfulness of "{name[:60]}"')
+        entry.only(("sentence", "scores", "data", "weights"))
+        digest = entry.text("weights").lower()
+        if not HASH_PATTERN.fullmatch(digest):
+            entry.wrong("weights", "64 hexadecimal digits, the SHA-256 of the weights it was measured with")
+        texts = {key: entry.text(key, longest=2000) for key in ("sentence", "data")}
+        found[name] = {**texts, "scores": entry.mapping("scores"), "weights": digest}
+    return found
 
 
 def files_from(read: Fields) -> dict[str, FileRecord]:
