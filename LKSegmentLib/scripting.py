@@ -21,7 +21,7 @@ from LKSegmentLib.engine.service import Service
 from LKSegmentLib.errors import InputError
 from LKSegmentLib.packages import load, read_manifest
 from LKSegmentLib.packages.store import locate
-from LKSegmentLib.prompts import Point
+from LKSegmentLib.prompts import Point, strokes, without_last
 from LKSegmentLib.volumes import Volume
 
 if TYPE_CHECKING:
@@ -102,11 +102,26 @@ class ClickSession:
         r, a, s = _three(ras)
         return self._moved_to((*self._points, Point((r, a, s), positive)))
 
+    def add_box(self, first: Triple, second: Triple, inside: Triple | None = None) -> Mask:
+        """Draw a box with these opposite corners (r, a, s) mm around the structure; `inside`: a place in it.
+
+        Raises InputError for a box without extent or a place outside; then the box does not count.
+        """
+        return self._moved_to((*self._points, *strokes.box(first, second, self._volume.grid, inside)))
+
+    def add_scribble(self, path: Sequence[Triple], positive: bool = True) -> Mask:
+        """Draw a line through these places (r, a, s) mm, all on the structure or all off it; one undo step."""
+        return self._moved_to((*self._points, *strokes.scribble(path, positive)))
+
+    def add_lasso(self, contour: Sequence[Triple]) -> Mask:
+        """Draw a closed line around the structure on one slice, three places (r, a, s) mm or more; one undo step."""
+        return self._moved_to((*self._points, *strokes.lasso(contour, self._volume.grid)))
+
     def undo(self) -> Mask:
-        """Take the last click back and return the mask before it. InputError when there is no click."""
+        """Take the last click or stroke back and return the mask before it. InputError when there is none."""
         if not self._points:
             raise InputError("There is no click to take back.")
-        return self._moved_to(self._points[:-1])
+        return self._moved_to(without_last(self._points))
 
     def reset(self) -> Mask:
         """Take all clicks back; the next one begins a new structure. Returns the empty mask."""

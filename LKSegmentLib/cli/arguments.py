@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Triple = tuple[float, float, float]
 
-_COORDINATE_OPTIONS = ("--point", "--negative", "--reach")
+_COORDINATE_OPTIONS = ("--point", "--negative", "--reach", "--box", "--scribble", "--off", "--lasso")
 
 
 def joined(words: Sequence[str]) -> list[str]:
@@ -38,26 +38,39 @@ def triple(text: str) -> Triple:
     return values[0], values[1], values[2]
 
 
+def triples(text: str) -> list[Triple]:
+    """Several `R,A,S`, with blanks between."""
+    return [triple(part) for part in text.split()]
+
+
 class _Click(argparse.Action):
-    """Collects positive and negative clicks in one list: their order on the command line is their order in time."""
+    """Collects clicks and strokes in one list: their order on the command line is their order in time."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
-        clicks = [*(getattr(namespace, self.dest) or []), (values, option == "--point")]
+        clicks = [*(getattr(namespace, self.dest) or []), ((option or "").lstrip("-"), values)]
         setattr(namespace, self.dest, clicks)
 
 
-def add_clicks(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """`--point`, `--negative` and `--ijk`; the namespace gets `clicks`: [(triple, positive), ...] in order."""
+def add_clicks(parser: argparse.ArgumentParser) -> None:
+    """`--point`, `--negative`, strokes and `--ijk`; the namespace gets `clicks`: [(option, value), ...] in order."""
     parser.add_argument(
-        "--point", action=_Click, dest="clicks", type=triple, metavar="R,A,S", required=required,
+        "--point", action=_Click, dest="clicks", type=triple, metavar="R,A,S",
         help="a click inside the structure, RAS mm; may be repeated",
     )  # fmt: skip
     parser.add_argument(
         "--negative", action=_Click, dest="clicks", type=triple, metavar="R,A,S",
         help="a click on something that does not belong to it; may be repeated",
     )  # fmt: skip
+    line = "R,A,S R,A,S ..."
+    for option, words in (
+        ("--box", "two opposite corners of a box around the structure, in quotes"),
+        ("--scribble", "a line drawn over the structure, in quotes"),
+        ("--off", "a line drawn over what does not belong to it, in quotes"),
+        ("--lasso", "a closed line around the structure on one slice, in quotes"),
+    ):
+        parser.add_argument(option, action=_Click, dest="clicks", type=triples, metavar=f'"{line}"', help=words)
     parser.add_argument(
         "--ijk", action="store_true", help="the clicks are voxel indices I,J,K (from 0) and not RAS mm"
     )
@@ -83,19 +96,38 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def clicked_points(arguments: argparse.Namespace, grid: Grid) -> list[Point]:
-    """The clicks of the command line as points, in order. Raises InputError for one outside the image."""
+    """The clicks and strokes of the command line as points, in order. Raises InputError for one outside the image."""
     from LKSegmentLib.errors import InputError
-    from LKSegmentLib.prompts import Point
+    from LKSegmentLib.prompts import Point, strokes
 
-    points = []
-    for place, positive in arguments.clicks or ():
+    def in_mm(place: Triple) -> Triple:
         r, a, s = (float(value) for value in (grid.ras_of(place) if arguments.ijk else place))
-        if not grid.contains((r, a, s)):
-            given = ",".join(f"{value:g}" for value in place)
-            low, high = grid.corners_ras.min(axis=0), grid.corners_ras.max(axis=0)
-            extent = ", ".join(
-                f"{axis} {start:.0f} to {end:.0f}" for axis, start, end in zip("RAS", low, high, strict=True)
-            )
-            raise InputError(f"The click {given} is outside the image, which reaches over {extent} mm.")
-        points.append(Point((r, a, s), positive))
+        return r, a, s
+
+    points: list[Point] = []
+    for option, value in arguments.clicks or ():
+        if option in ("point", "negative"):
+            place = in_mm(value)
+            if not grid.contains(place):
+                given = ",".join(f"{number:g}" for number in value)
+                raise InputError(f"The click {given} is outside the image, which reaches over {_extent(grid)} mm.")
+            points.append(Point(place, option == "point"))
+            continue
+        places = [in_mm(place) for place in value]
+        if option == "box":
+            if len(places) != 2:
+                raise InputError(f"A box is given by two opposite corners; --box got {len(places)} places.")
+            points += strokes.box(places[0], places[1], grid)
+        elif option == "lasso":
+            points += strokes.lasso(places, grid)
+        else:
+            outside = [place for place in places if not grid.contains(place)]
+            if outside:
+                raise InputError(f"A line leaves the image, which reaches over {_extent(grid)} mm.")
+            points += strokes.scribble(places, positive=option == "scribble")
     return points
+
+
+def _extent(grid: Grid) -> str:
+    low, high = grid.corners_ras.min(axis=0), grid.corners_ras.max(axis=0)
+    return ", ".join(f"{axis} {start:.0f} to {end:.0f}" for axis, start, end in zip("RAS", low, high, strict=True))

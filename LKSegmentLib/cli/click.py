@@ -39,6 +39,8 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
 
     targets = _targets(arguments)
     refuse_overwriting(arguments.image, *targets.paths)
+    if not arguments.clicks:
+        raise InputError("Say where the structure is: --point R,A,S, or --box, --scribble or --lasso.")
     volume = read_volume(arguments.image, arguments.frame)
     points = clicked_points(arguments, volume.grid)
     targets.check(volume)
@@ -85,10 +87,11 @@ def _targets(arguments: argparse.Namespace) -> Targets:
 
 COMMAND = Command(
     name="click",
-    summary="Segment one structure from clicks on it.",
+    summary="Segment one structure from clicks, boxes, scribbles or lassos.",
     example=(
         "  lksegment click ct.nii.gz --point 62,-20,85 --negative 40,-60,85 -o liver.seg.nrrd\n"
-        "  lksegment click ct.nii.gz --ijk --point 120,88,41 -o liver.nii.gz --scene liver.mrb --png liver.png"
+        "  lksegment click ct.nii.gz --ijk --point 120,88,41 -o liver.nii.gz --scene liver.mrb --png liver.png\n"
+        '  lksegment click ct.nii.gz --box "40,-60,50 110,20,120" --off "30,-60,85 30,-20,85" -o liver.nii.gz'
     ),
     configure=configure,
     run=run,

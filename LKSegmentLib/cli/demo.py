@@ -120,7 +120,7 @@ def _first_point(
         how = "found by itself: deep inside something even and bright near the middle; --point chooses another"
     else:
         how = "as you said"
-    arguments.clicks, arguments.ijk = [(place, True)], False
+    arguments.clicks, arguments.ijk = [("point", place)], False
     screen.say(f"First click at RAS {place[0]:g}, {place[1]:g}, {place[2]:g} mm ({how}).")
     return clicked_points(arguments, volume.grid)[0]
 

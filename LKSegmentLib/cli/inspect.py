@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_image(parser)
-    add_clicks(parser, required=False)
+    add_clicks(parser)
     parser.add_argument(
         "--model", default="lk_click", metavar="NAME",
         help="installed model, or path of a model package; a click model needs --point (default: lk_click)",

@@ -93,13 +93,16 @@ def _matrix(value: object) -> str:
 
 
 def _points(value: object) -> str:
-    expected = f"at most {MAX_POINTS} points, each [r, a, s, positive] with finite millimetres and true or false"
+    expected = (
+        f"at most {MAX_POINTS} points, each [r, a, s, positive] or [r, a, s, positive, with next] with finite "
+        "millimetres and true or false"
+    )
     if not isinstance(value, list) or len(value) > MAX_POINTS:
         return expected
     for point in value:
-        if not (isinstance(point, list) and len(point) == 4 and all(_number(v) for v in point[:3])):
+        if not (isinstance(point, list) and len(point) in (4, 5) and all(_number(v) for v in point[:3])):
             return expected
-        if not isinstance(point[3], bool):
+        if not all(isinstance(v, bool) for v in point[3:]):
             return expected
     return ""
 

@@ -26,8 +26,8 @@ def model_name(name: str) -> str:
 
 
 def listed_points(points: Sequence[Point]) -> list[list[float | bool]]:
-    """[r, a, s, positive] of each point, in order."""
-    return [[*(float(v) for v in point.ras), bool(point.positive)] for point in points]
+    """[r, a, s, positive] of each point, in order, and true behind where the next one belongs to the same stroke."""
+    return [[*point.ras, point.positive, *((True,) if point.with_next else ())] for point in points]
 
 
 def doing_what(kind: str) -> str:

@@ -198,7 +198,7 @@ class Worker:
         where = (message["image"], message["model"], message["device"])
         if kind == "segment":
             return results.encoded(self.service.segment(*where, progress, cancelled))
-        points = [Point((r, a, s), positive) for r, a, s, positive in message["points"]]
+        points = [Point((r, a, s), *more) for r, a, s, *more in message["points"]]
         if kind == "click":
             return results.encoded(self.service.click(*where, points, message["maps"], progress, cancelled))
         if kind == "inspect":

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from LKSegmentLib.errors import Cancelled, InputError, RunError
-from LKSegmentLib.prompts import CHANNELS, Point, PromptChannels
+from LKSegmentLib.prompts import CHANNELS, Point, PromptChannels, without_last
 from LKSegmentLib.volumes import Grid, MaskBox, Volume, canonical_axes, sanitized
 
 from .click_window import Box, ClickWindow
@@ -130,6 +130,8 @@ class ClickModelSession:
         known = next((n for n in range(len(clicks), 0, -1) if clicks[:n] in self._states), 0)
         state = self._states.get(clicks[:known])
         for count in range(known + 1, len(clicks) + 1):
+            if count < len(clicks) and clicks[count - 1].with_next:
+                continue  # in the middle of a stroke
             if progress is not None:
                 progress("clicks", (count - known - 1) / (len(clicks) - known))
             state = self._after(clicks[:count], state, cancelled, recorder if count == len(clicks) else None)
@@ -144,7 +146,8 @@ class ClickModelSession:
         """What the network saw for the last of ``points``: ``(channels, k, j, i)``, made anew (it is large)."""
         clicks = tuple(points)
         window = self.state_for(clicks).window
-        before = self.state_for(clicks[:-1]) if len(clicks) > 1 else None
+        earlier = without_last(clicks)
+        before = self.state_for(earlier) if earlier else None
         return self._inputs(window, clicks, before).copy()
 
     def look_again(self, points: Sequence[Point], recorder: LookRecorder) -> None:

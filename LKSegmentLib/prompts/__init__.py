@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .points import Point
+from .points import Point, without_last
 
 if TYPE_CHECKING:
     from .channels import CHANNELS, PromptChannels
 
-__all__ = ["CHANNELS", "Point", "PromptChannels"]
+__all__ = ["CHANNELS", "Point", "PromptChannels", "without_last"]
 
 
 def __getattr__(name: str) -> Any:

@@ -50,6 +50,19 @@ def test_label_volume_is_the_mask_that_python_gives_bit_for_bit(image: Path, tmp
     assert maps and all(found.passport["layer"] for found in maps)
 
 
+def test_strokes_give_the_mask_that_python_gives(image: Path, tmp_path: Path) -> None:
+    strokes = ("--box", "-12,-12,-12 12,12,12", "--off", "20,20,-20 20,20,20", "--lasso", "-9,0,-9 9,0,-9 9,0,9 -9,0,9")
+    told = json_of("click", image, *strokes, "-o", tmp_path / "mask.nii.gz", "--device", "cpu")
+    with lk.ClickSession(lk.read_volume(image), device="cpu") as session:
+        session.add_box((-12, -12, -12), (12, 12, 12))
+        session.add_scribble([(20, 20, -20), (20, 20, 20)], positive=False)
+        mask = session.add_lasso([(-9, 0, -9), (9, 0, -9), (9, 0, 9), (-9, 0, 9)])
+    np.testing.assert_array_equal(lk.read_volume(tmp_path / "mask.nii.gz").array > 0, mask)
+    assert mask.any() and len(told["points"]) == 7 + 2 + 11
+    assert "two opposite corners" in sentence_of(lksegment("click", image, "--box", "1,1,1", "-o", tmp_path / "x.nrrd"), 2)
+    assert "--box" in sentence_of(lksegment("click", image, "-o", tmp_path / "x.nrrd"), 2)
+
+
 def test_scene_segmentation_picture_and_maps_lie_over_the_image(image: Path, tmp_path: Path) -> None:
     pytest.importorskip("slicer")
     from LKSegmentLib.scene.bundle import read_mrb, read_segmentation
