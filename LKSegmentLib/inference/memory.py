@@ -119,8 +119,7 @@ def network_memory(network: torch.nn.Module, in_channels: int, window: Size) -> 
     if (in_channels, window) in MEASURED.get(network, {}):
         return MEASURED[network][in_channels, window]
     state = [*network.parameters(), *network.buffers()]
-    smallest = int(max(getattr(network, "minimum_size", 1), getattr(network, "size_multiple", 1), SMALLEST_SAMPLE))
-    k, j, i = (min(length, smallest) for length in window)
+    k, j, i = smallest_window(network, window)
     device = state[0].device if state else torch.device("cpu")
     image = torch.zeros((1, in_channels, k, j, i), device=device)
     with torch.inference_mode():
@@ -134,6 +133,17 @@ def network_memory(network: torch.nn.Module, in_channels: int, window: Size) -> 
     total = weights + math.ceil(WORK_SPACE * largest * scale)
     MEASURED.setdefault(network, {})[in_channels, window] = total
     return total
+
+
+def smallest_window(network: torch.nn.Module, window: Size) -> Size:
+    """The smallest window (k, j, i) up to this one that the network takes and that tells how it behaves."""
+    if getattr(network, "exact_size", False):  # it takes no other
+        return window
+    if getattr(network, "whole_slices", False):  # it resizes slices, so only their number counts
+        return 1, *window[1:]
+    smallest = int(max(getattr(network, "minimum_size", 1), getattr(network, "size_multiple", 1), SMALLEST_SAMPLE))
+    k, j, i = (min(length, smallest) for length in window)
+    return k, j, i
 
 
 class LiveBytes(TorchFunctionMode):

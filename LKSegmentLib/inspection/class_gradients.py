@@ -31,8 +31,8 @@ from LKSegmentLib.packages import Manifest, Package
 from LKSegmentLib.volumes import Volume
 
 from .exposed import Chosen, Exposed
+from .gradients import check_gradient_memory
 from .maps import Map
-from .reach import check_gradient_memory
 from .stitched_maps import maps_of
 from .stitching import BYTES_PER_VOXEL, Lattice, StitchedMap
 from .upsampled_layers import UpsampledLayer, upsampled_layers

@@ -18,7 +18,6 @@ from LKSegmentLib.volumes import Volume
 from .maps import SENTENCE, Map, reduced_grid
 from .taps import recorded
 
-
 _SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 
 

@@ -13,7 +13,7 @@ import torch
 
 from LKSegmentLib.errors import InputError
 from LKSegmentLib.inference.devices import resolve_device
-from LKSegmentLib.inference.memory import SMALLEST_SAMPLE, MemoryPlan, free_memory, in_words
+from LKSegmentLib.inference.memory import MemoryPlan, free_memory, in_words, smallest_window
 from LKSegmentLib.inference.segmentation import planned, run_network
 from LKSegmentLib.inference.windows import WindowLayout
 from LKSegmentLib.networks.preparation import prepare_for_inference
@@ -119,8 +119,7 @@ def _one_window(
 
     The network is run on its smallest input, and both are scaled by the voxels.
     """
-    smallest = int(max(getattr(network, "minimum_size", 1), getattr(network, "size_multiple", 1), SMALLEST_SAMPLE))
-    k, j, i = (min(length, smallest) for length in layout.size)
+    k, j, i = smallest_window(network, layout.size)
     parameter = next(network.parameters(), None)
     sample = torch.zeros((1, manifest.in_channels, k, j, i), device=None if parameter is None else parameter.device)
     on_cpu = sample.device.type == "cpu"  # where it runs in its prepared form

@@ -3,6 +3,10 @@
 The effective receptive field (Luo et al., NeurIPS 2016): the gradient of one logit with respect to the image. It is
 far smaller than the theoretical field, which counts every voxel that a chain of kernels could touch. A gradient tells
 how the answer would change if a voxel changed a little; it does not tell what the answer needs.
+
+The reach of a single voxel is particular; a mean over voxels around it tells more of the network. The energies of the
+voxels (the squares of their gradients) are averaged where they lie; the half widths are those of the distances from
+each voxel to its own energy, so that the spread of the voxels does not widen them.
 """
 
 from __future__ import annotations
@@ -11,19 +15,17 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from LKSegmentLib.errors import InputError, RunError
 from LKSegmentLib.inference.clicks import ClickModelSession
 from LKSegmentLib.inference.devices import resolve_device
-from LKSegmentLib.inference.memory import SMALLEST_SAMPLE, free_memory, in_words
 from LKSegmentLib.inference.preparation import preparation_for, prepared_volume
-from LKSegmentLib.inference.segmentation import failures_of, layout_for
+from LKSegmentLib.inference.segmentation import layout_for
 from LKSegmentLib.inference.windows import Region, Window, WindowLayout, cut
 from LKSegmentLib.networks.dnet import through_blocks
 from LKSegmentLib.networks.lk_click import LKClick
@@ -32,25 +34,28 @@ from LKSegmentLib.packages import Manifest, Package
 from LKSegmentLib.prompts import CHANNELS, Point
 from LKSegmentLib.volumes import Grid, Volume
 
+from .gradients import Voxel, gradients_at
+
 PERCENT = (50, 90)
 SENTENCE = "Shows where a small change of the image would change this logit; it does not prove what the answer needs."
 
 Triple = tuple[float, float, float]
 
-# Gradients of the maps that are kept, and work space.
-_BESIDE = 2
-_KEPT: WeakKeyDictionary[nn.Module, float] = WeakKeyDictionary()
+# As many voxels as a mean is taken over at most: each takes a way back of its own.
+MOST_VOXELS = 8
 
 
 @dataclass(frozen=True)
 class Reach:
-    """From where the answer at one voxel comes.
+    """From where the answer at one voxel, or at some voxels around it, comes.
 
     Attributes:
         ras: the voxel's centre, RAS mm.
-        volume: size of the gradient (k, j, i), float32, on the grid of the window that the network saw.
+        volume: size of the gradient (k, j, i), float32, on the grid of the window that the network saw; of several
+            voxels the root of their mean energy.
         radii_mm: {50: (i, j, k), 90: (i, j, k)}: half widths, along each axis of `volume`, of the slab around the
-            voxel that holds so many percent of the gradient's energy (its square).
+            voxel that holds so many percent of the gradient's energy (its square); of several voxels, each around its
+            own.
         theoretical_mm: half widths (i, j, k) of the field that the kernels could touch, pools over the whole window
             left out; None for a network that does not tell.
         passport: what the numbers mean, JSON-ready.
@@ -70,7 +75,9 @@ class Reach:
         if self.theoretical_mm is not None:
             window = np.array(self.passport["window (k, j, i)"][::-1]) * self.volume.spacing
             theory = f"; the kernels could touch ±{_by(self.theoretical_mm)} mm, of a window of {_by(window)} mm"
-        return f"Half widths along (i, j, k): {radii}{theory}."
+        voxels = self.passport.get("voxels", 1)
+        mean = f" (mean of {voxels} voxels within {self.passport['around mm']:g} mm)" if voxels > 1 else ""
+        return f"Half widths along (i, j, k){mean}: {radii}{theory}."
 
 
 def volume_reach(
@@ -79,6 +86,8 @@ def volume_reach(
     ras: Sequence[float],
     device: str | torch.device = "auto",
     label: int | None = None,
+    around_mm: float | None = None,
+    most_voxels: int = MOST_VOXELS,
 ) -> Reach:
     """The reach of a whole-volume model at a place, in the window that weighs most there.
 
@@ -88,9 +97,12 @@ def volume_reach(
         ras: the place, (r, a, s) mm.
         device: where the network runs.
         label: which output's logit; None: the largest at the place.
+        around_mm: None: of the one voxel. Else the mean over voxels whose centres lie within so many mm of the place
+            (and in the window), all of them or `most_voxels` drawn evenly, that at the place among them.
+        most_voxels: as many at most; each takes a way back through the network.
 
     Raises:
-        InputError: a place outside the volume, a label that does not exist, a click model.
+        InputError: a place outside the volume, a label that does not exist, a distance that is none, a click model.
         RunError: the memory does not suffice, the network fails, or its answer does not depend on the image.
     """
     manifest = package.manifest
@@ -105,20 +117,29 @@ def volume_reach(
     voxel = _voxel(grid, ras)
     window = nearest_window(layout, voxel)
     prepared = prepared_volume(volume, manifest)
-    k, j, i = (place - low for place, low in zip(voxel, window.lower, strict=True))
-    image = cut(prepared.array, window, prepared.padding)
-    gradient, channel = gradient_at(network, manifest, image.to(resolved), (k, j, i), label)
     inside = Region((0, 0, 0), layout.shape).overlap(window)
     assert inside is not None  # the voxel is in both
-    energy = np.square(gradient).sum(0)[inside.slices(window.lower)]
     here = grid.cropped(inside.lower, inside.upper)
-    k, j, i = (place - low for place, low in zip(voxel, inside.lower, strict=True))
+    voxels = voxels_around(here, _less(voxel, inside.lower), around_mm, most_voxels)
+    image = cut(prepared.array, window, prepared.padding).to(resolved)
+    shift = _less(inside.lower, window.lower)
+    gradients = gradients_at(network, manifest, image, [_less(one, _less((0, 0, 0), shift)) for one in voxels], label)
+    part = (slice(None), *inside.slices(window.lower))
+    energies = (np.square(gradient[part]).sum(0) for gradient in gradients)
     more = {"window (k, j, i)": list(window.size), "windows": layout.count, "stitching": "none: one window"}
-    return _reach(network, manifest, energy, here, (k, j, i), channel, more)
+    return _reach(network, manifest, energies, here, voxels, gradients.channel, {**more, **_mean(voxels, around_mm)})
 
 
-def click_reach(session: ClickModelSession, points: Sequence[Point], ras: Sequence[float]) -> Reach:
+def click_reach(
+    session: ClickModelSession,
+    points: Sequence[Point],
+    ras: Sequence[float],
+    around_mm: float | None = None,
+    most_voxels: int = MOST_VOXELS,
+) -> Reach:
     """The reach of a click model at a place, after `points`, with respect to the image (not the clicks).
+
+    `around_mm` and `most_voxels` as of `volume_reach`.
 
     Raises:
         InputError: no clicks, or a place outside the volume or outside the window of the last click.
@@ -134,38 +155,40 @@ def click_reach(session: ClickModelSession, points: Sequence[Point], ras: Sequen
             f"The place {_place(ras)} lies outside the window that the network saw for these clicks; choose one nearer "
             "to the structure."
         )
-    voxel = _voxel(grid, ras)
+    voxels = voxels_around(grid, _voxel(grid, ras), around_mm, most_voxels)
     manifest = session.package.manifest
     image = torch.from_numpy(session.inputs_for(points))[None].to(session.device)
-    gradient, channel = gradient_at(session.network, manifest, image, voxel, None)
-    energy = np.square(gradient[CHANNELS.index("image")])
+    gradients = gradients_at(session.network, manifest, image, voxels, None)
+    energies = (np.square(gradient[CHANNELS.index("image")]) for gradient in gradients)
     more: dict[str, Any] = {"window (k, j, i)": list(grid.shape), "windows": 1, "stitching": "none: one window"}
     more["held fixed"] = "the other inputs: clicks, similarity to them, previous mask"
-    return _reach(session.network, manifest, energy, grid, voxel, channel, more)
+    more |= _mean(voxels, around_mm)
+    return _reach(session.network, manifest, energies, grid, voxels, gradients.channel, more)
 
 
-def gradient_at(
-    network: nn.Module, manifest: Manifest, image: Tensor, voxel: tuple[int, int, int], label: int | None
-) -> tuple[NDArray[np.float64], int]:
-    """The gradient of one logit with respect to a window, and which output it is of; one pass there and one back.
+def voxels_around(grid: Grid, voxel: Voxel, around_mm: float | None, most: int) -> list[Voxel]:
+    """Voxels (k, j, i) whose centres lie within `around_mm` of a voxel's, that one first; at most so many.
 
-    Args:
-        network: in evaluation mode.
-        image: (1, channels, k, j, i).
-        voxel: (k, j, i) in the window.
-        label: the output; None: the largest there.
+    More than that are drawn evenly, always the same ones. InputError for a distance or a number that is none.
     """
-    if label is not None and not 0 <= label < manifest.out_channels:
-        raise InputError(f'The model "{manifest.name}" has the outputs 0 to {manifest.out_channels - 1}, not {label}.')
-    check_gradient_memory(network, manifest, image)
-    with failures_of(manifest, str(image.device)), torch.enable_grad():
-        image = image.clone().requires_grad_()
-        answer = network(image)
-        logits = answer[0] if isinstance(answer, (list, tuple)) else answer
-        there = logits[(0, slice(None), *voxel)]
-        channel = int(there.argmax()) if label is None else label
-        (gradient,) = torch.autograd.grad(there[channel], image)
-    return gradient[0].double().cpu().numpy(), channel
+    if around_mm is None:
+        return [voxel]
+    if not (math.isfinite(around_mm) and around_mm > 0) or most < 1:
+        raise InputError(
+            "The reach is averaged over at least one voxel within a distance above 0 mm, not over "
+            f"{most} within {around_mm} mm."
+        )
+    steps = np.array(grid.spacing[::-1])
+    # A box that holds the ball also where the axes are not at right angles.
+    half = np.ceil(around_mm / (steps * np.abs(np.linalg.det(grid.directions)))).astype(int)
+    low = np.maximum(np.array(voxel) - half, 0)
+    high = np.minimum(np.array(voxel) + half + 1, grid.shape)
+    places = np.stack(np.meshgrid(*map(np.arange, low, high), indexing="ij"), axis=-1).reshape(-1, 3)
+    away = np.linalg.norm(grid.ras_of(places[:, ::-1]) - grid.ras_of(voxel[::-1]), axis=1)
+    others = places[(away <= around_mm) & (away > 0)]
+    if len(others) > most - 1:
+        others = others[np.sort(np.random.default_rng(0).choice(len(others), most - 1, replace=False))]
+    return [voxel, *((int(k), int(j), int(i)) for k, j, i in others)]
 
 
 def nearest_window(layout: WindowLayout, voxel: tuple[int, int, int]) -> Window:
@@ -178,18 +201,30 @@ def nearest_window(layout: WindowLayout, voxel: tuple[int, int, int]) -> Window:
     return min(layout.windows(), key=off)
 
 
-def half_widths(energy: NDArray[np.float64], voxel: tuple[int, int, int], grid: Grid) -> dict[int, Triple]:
+def half_widths(energy: NDArray[np.float64], voxel: Voxel, grid: Grid) -> dict[int, Triple]:
     """Half widths (i, j, k) in mm of the slabs around a voxel (k, j, i) that hold 50 % and 90 % of `energy`.
 
     A voxel's energy is taken to be spread evenly over its width.
     """
+    return _widths(_by_distance(energy, voxel), grid)
+
+
+def _by_distance(energy: NDArray[np.float64], voxel: Voxel) -> list[NDArray[np.float64]]:
+    """For each of k, j, i: the energy at 0, 1, 2, … voxels from the voxel, up to the length of the axis."""
+    found = []
+    for axis, length in enumerate(energy.shape):
+        along = energy.sum(axis=tuple(other for other in range(3) if other != axis))
+        away = np.abs(np.arange(length) - voxel[axis])
+        found.append(np.bincount(away, weights=along, minlength=length).astype(np.float64))
+    return found
+
+
+def _widths(by_distance: Sequence[NDArray[np.float64]], grid: Grid) -> dict[int, Triple]:
     found = {}
     for share in PERCENT:
         widths = []
-        for axis, spacing in zip(range(3), grid.spacing[::-1], strict=True):
-            along = energy.sum(axis=tuple(other for other in range(3) if other != axis))
-            away = np.abs(np.arange(len(along)) - voxel[axis])
-            within = np.cumsum(np.bincount(away, weights=along))
+        for energy, spacing in zip(by_distance, grid.spacing[::-1], strict=True):
+            within = np.cumsum(energy)
             edges = np.concatenate(([0.0], np.arange(len(within)) + 0.5))
             widths.append(float(np.interp(share / 100, np.concatenate(([0.0], within / within[-1])), edges)) * spacing)
         found[share] = (widths[2], widths[1], widths[0])
@@ -215,15 +250,21 @@ def check_inside(grid: Grid, ras: Sequence[float]) -> None:
 def _reach(
     network: nn.Module,
     manifest: Manifest,
-    energy: NDArray[np.float64],
+    energies: Iterable[NDArray[np.float64]],
     grid: Grid,
-    voxel: tuple[int, int, int],
+    voxels: Sequence[Voxel],
     channel: int,
     more: dict[str, Any],
 ) -> Reach:
-    if not energy.any():
+    mean = np.zeros(grid.shape)
+    by_distance = [np.zeros(length) for length in grid.shape]
+    for energy, one in zip(energies, voxels, strict=True):
+        mean += energy / len(voxels)
+        for total, found in zip(by_distance, _by_distance(energy, one), strict=True):
+            total += found
+    if not mean.any():
         raise RunError("The answer at this place does not depend on the image: every gradient is zero.")
-    radii = half_widths(energy, voxel, grid)
+    radii, voxel = _widths(by_distance, grid), voxels[0]
     edge = theoretical_voxels(network)
     theory = None if edge is None else tuple((edge - 1) / 2 * length for length in grid.spacing)
     r, a, s = (float(value) for value in grid.ras_of(voxel[::-1]))
@@ -246,50 +287,32 @@ def _reach(
         "theoretical field": "kernels only; pools and norms over the window reach all of it",
         **more,
     }
-    volume = Volume(np.sqrt(energy).astype(np.float32), grid.ijk_to_ras)
+    volume = Volume(np.sqrt(mean).astype(np.float32), grid.ijk_to_ras)
     return Reach((r, a, s), volume, radii, theory, passport)  # type: ignore[arg-type]
 
 
-def _voxel(grid: Grid, ras: Sequence[float]) -> tuple[int, int, int]:
+def _mean(voxels: Sequence[Voxel], around_mm: float | None) -> dict[str, Any]:
+    """What the passport says of a mean."""
+    if around_mm is None:
+        return {}
+    return {
+        "voxels": len(voxels),
+        "around mm": float(around_mm),
+        "mean": "root of the mean energy (squared gradient) of the voxels, where it lies; half widths of the distances "
+        "from each voxel to its own energy",
+    }
+
+
+def _less(place: Sequence[int], lower: Sequence[int]) -> Voxel:
+    k, j, i = (one - low for one, low in zip(place, lower, strict=True))
+    return k, j, i
+
+
+def _voxel(grid: Grid, ras: Sequence[float]) -> Voxel:
     """The voxel (k, j, i) that holds a place inside the grid, or the nearest one."""
     nearest = np.rint(grid.ijk_of(ras))[::-1]
     k, j, i = (int(value) for value in np.clip(nearest, 0, np.array(grid.shape) - 1))
     return k, j, i
-
-
-def check_gradient_memory(network: nn.Module, manifest: Manifest, image: Tensor) -> None:
-    """RunError when what must be kept for the way back does not fit."""
-    voxels = math.prod(image.shape[2:])
-    if network not in _KEPT:
-        _KEPT[network] = _kept_per_voxel(network, manifest, image)
-    needed = math.ceil(_BESIDE * _KEPT[network] * voxels)
-    free = torch.cuda.mem_get_info(image.device)[0] if image.device.type == "cuda" else free_memory()
-    if free is not None and needed > free:
-        raise RunError(
-            f"Its gradients need about {in_words(needed)} of memory and {in_words(free)} are free: close other programs "
-            "or choose another device."
-        )
-
-
-def _kept_per_voxel(network: nn.Module, manifest: Manifest, image: Tensor) -> float:
-    """Bytes that are kept for the way back, for each voxel of the window; measured on the smallest window."""
-    smallest = int(max(getattr(network, "minimum_size", 1), getattr(network, "size_multiple", 1), SMALLEST_SAMPLE))
-    k, j, i = (min(length, smallest) for length in image.shape[2:])
-    weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
-    kept: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    sample = torch.zeros((1, image.shape[1], k, j, i), device=image.device, requires_grad=True)
-    with failures_of(manifest, "a window before the run"), torch.enable_grad():
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            answer = network(sample)
-    del answer  # it holds everything that was counted
-    return sum(kept.values()) / (k * j * i)
 
 
 def _lk_click_voxels(network: LKClick) -> int:

@@ -14,11 +14,19 @@ torch = pytest.importorskip("torch")
 from inspection_support import FakePackage, oblique_volume, plain_volume, tiny  # noqa: E402
 from networks_support import randomise  # noqa: E402
 
+from LKSegmentLib import networks  # noqa: E402
 from LKSegmentLib.errors import InputError, RunError  # noqa: E402
 from LKSegmentLib.inference.clicks import ClickModelSession  # noqa: E402
-from LKSegmentLib.inspection import reach as reach_module  # noqa: E402
-from LKSegmentLib.inspection.reach import click_reach, half_widths, theoretical_voxels, volume_reach  # noqa: E402
+from LKSegmentLib.inspection import gradients as gradients_module  # noqa: E402
+from LKSegmentLib.inspection.reach import (  # noqa: E402
+    click_reach,
+    half_widths,
+    theoretical_voxels,
+    volume_reach,
+    voxels_around,
+)
 from LKSegmentLib.networks.lk_click import LKClick  # noqa: E402
+from LKSegmentLib.networks.registry import missing_packages  # noqa: E402
 from LKSegmentLib.prompts import CHANNELS, Point  # noqa: E402
 from LKSegmentLib.volumes import canonical_axes  # noqa: E402
 
@@ -137,6 +145,95 @@ def test_bad_places_labels_and_networks_are_refused(monkeypatch: pytest.MonkeyPa
     session = click_session()
     with pytest.raises(InputError, match="outside the volume"):
         click_reach(session, [Point(tuple(session.volume.grid.centre_ras))], (500, 0, 0))
-    monkeypatch.setattr(reach_module, "free_memory", lambda: 1)
+    monkeypatch.setattr(gradients_module, "free_memory", lambda: 1)
     with pytest.raises(RunError, match="Its gradients need about"):
         volume_reach(plain_volume((40, 40, 40)), FakePackage("dnet", tiny("dnet"), (40, 40, 40)), (5, 5, 5), "cpu")
+
+
+def test_a_mean_over_voxels_lies_where_they_are_and_has_the_half_widths_of_one() -> None:
+    volume = plain_volume((40, 40, 40))
+    package = FakePackage("dnet", Box().eval(), (32, 32, 32))
+    one = volume_reach(volume, package, (20, 20, 20), "cpu", label=0)
+    runs = package.network().runs
+    mean = volume_reach(volume, package, (20, 20, 20), "cpu", label=0, around_mm=4.0, most_voxels=5)
+    assert package.network().runs == runs + 1, "one way there, five back"
+    assert mean.ras == one.ras and mean.volume.grid == one.volume.grid
+    for share in (50, 90):  # a kernel is the same everywhere: the spread of the voxels must not widen it
+        np.testing.assert_allclose(mean.radii_mm[share], one.radii_mm[share], rtol=1e-6)
+    place = np.rint(mean.volume.grid.ijk_of(mean.ras)).astype(int)
+    voxels = voxels_around(mean.volume.grid, tuple(place[::-1]), 4.0, 5)
+    assert len(set(voxels)) == 5
+    energy = np.zeros(mean.volume.grid.shape)
+    for k, j, i in voxels:
+        energy[k - 2 : k + 3, j - 1 : j + 2, i] += (1 / 15) ** 2 / 5
+    np.testing.assert_allclose(mean.volume.array, np.sqrt(energy), rtol=1e-5, atol=1e-9)
+    assert mean.passport["voxels"] == 5 and mean.passport["around mm"] == 4.0 and "mean energy" in mean.passport["mean"]
+    assert "(mean of 5 voxels within 4 mm)" in mean.sentence and "mean of" not in one.sentence
+    assert "voxels" not in one.passport
+    json.dumps(mean.passport)
+
+
+def test_voxels_around_a_place_lie_within_the_distance_also_on_oblique_grids() -> None:
+    grid = oblique_volume((12, 14, 16), (1.0, 1.5, 2.5)).grid
+    every = voxels_around(grid, (6, 7, 8), 3.2, 10_000)
+    assert every[0] == (6, 7, 8) and len(set(every)) == len(every)
+    inside = {
+        (k, j, i)
+        for k, j, i in np.ndindex(grid.shape)
+        if np.linalg.norm(grid.ras_of((i, j, k)) - grid.ras_of((8, 7, 6))) <= 3.2
+    }
+    assert set(every) == inside and len(inside) > 20
+    some = voxels_around(grid, (6, 7, 8), 3.2, 6)
+    assert some == voxels_around(grid, (6, 7, 8), 3.2, 6) and len(some) == 6 and set(some) <= inside
+    assert voxels_around(grid, (0, 0, 0), 0.1, 6) == [(0, 0, 0)] == voxels_around(grid, (0, 0, 0), None, 6)
+    assert min(min(voxel) for voxel in voxels_around(grid, (0, 0, 0), 3.2, 10_000)) == 0
+    for around, most in ((0.0, 3), (-1.0, 3), (float("nan"), 3), (2.0, 0)):
+        with pytest.raises(InputError, match="at least one voxel within a distance above 0 mm"):
+            voxels_around(grid, (6, 7, 8), around, most)
+
+
+def test_the_mean_reach_of_a_click_model_is_the_mean_of_its_voxels() -> None:
+    session = click_session(16)
+    centre = tuple(float(value) for value in session.volume.grid.centre_ras)
+    points = [Point(centre)]
+    mean = click_reach(session, points, centre, around_mm=3.0, most_voxels=3)
+    grid = mean.volume.grid
+    voxels = voxels_around(grid, tuple(np.rint(grid.ijk_of(centre)).astype(int)[::-1]), 3.0, 3)
+    singles = [click_reach(session, points, grid.ras_of(voxel[::-1])) for voxel in voxels]
+    energy = np.mean([np.square(single.volume.array.astype(float)) for single in singles], axis=0)
+    np.testing.assert_allclose(mean.volume.array, np.sqrt(energy), rtol=1e-3, atol=1e-7)
+    assert mean.passport["voxels"] == 3 and "held fixed" in mean.passport
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "window"),
+    [
+        ("monai_segresnet", {"init_filters": 8, "blocks_down": (1, 1), "blocks_up": (1,)}, (16, 16, 16)),
+        ("monai_dynunet", {"levels": 3, "filters": (4, 4, 8)}, (16, 16, 16)),
+        ("monai_attention_unet", {"channels": (4, 8)}, (16, 16, 16)),
+        ("monai_unetr", {"img_size": (32, 48, 32), "feature_size": 4, "hidden_size": 24, "mlp_dim": 24, "num_heads": 2},
+         (32, 48, 32)),
+        ("monai_mednext", {"init_filters": 4, "kernel_size": 3}, (32, 32, 32)),
+    ],
+)  # fmt: skip
+def test_networks_of_monai_have_a_reach_too(name: str, options: dict[str, Any], window: tuple[int, int, int]) -> None:
+    for package_name in missing_packages(name):
+        pytest.importorskip(package_name)
+    torch.manual_seed(0)
+    network = networks.create(name, in_channels=1, out_channels=2, **options).eval().requires_grad_(False)
+    package = FakePackage(name, network, window)
+    reach = volume_reach(plain_volume((40, 50, 36)), package, (16, 20, 20), "cpu", around_mm=2.0, most_voxels=2)
+    assert 0 < reach.radii_mm[50][0] <= reach.radii_mm[90][0] and reach.volume.grid.contains(reach.ras)
+    assert np.isfinite(reach.volume.array).all()
+
+
+def test_a_network_of_one_window_size_is_measured_with_that() -> None:
+    class Fixed(Box):
+        exact_size = True
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            assert image.shape[2:] == (8, 48, 8)
+            return super().forward(image)
+
+    reach = volume_reach(plain_volume((8, 60, 8)), FakePackage("dnet", Fixed().eval(), (8, 48, 8)), (4, 30, 4), "cpu")
+    assert int((reach.volume.array > 0).sum()) == 15
