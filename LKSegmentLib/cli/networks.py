@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from LKSegmentLib.cli.command import Command
@@ -19,34 +20,66 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
     if arguments.name is None:
         with screen.progress("Counting parameters and operations"):
             rows = description.table()
-        screen.say(
-            table(
-                [
-                    [
-                        row["name"],
-                        f"{row['params'] / 1e6:.2f} M",
-                        f"{row['macs'] / 1e9:.1f} G",
-                        "x".join(str(length) for length in row["size"]),
-                        row["title"],
-                    ]
-                    for row in rows
-                ],
-                ["name", "parameters", "MACs", "input (k,j,i)", "what it is"],
-            )
-        )
+        cells = [
+            [
+                row["name"],
+                f"{row['params'] / 1e6:.2f} M",
+                f"{row['macs'] / 1e9:.2f} G",
+                "x".join(str(length) for length in row["size"]),
+                row["status"],
+                row["title"],
+            ]
+            for row in rows
+        ]
+        screen.say(table(cells, ["name", "parameters", "MACs", "input (k,j,i)", "label", "what it is"]))
+        screen.say(f"\nMACs: {description.COUNTING}")
+        screen.say("lksegment networks NAME says what a label rests on, and all else that is known.")
         return {"networks": rows}
     known = describe(arguments.name)
-    screen.say(f"{known['title']} ({known['name']})")
-    screen.say(known["summary"])
-    screen.say(f"\nParameters: {known['params']:,}")
-    screen.say(f"Operations: {known['macs']:,} ({known['counting']})")
-    options = known["options"].items()
-    for option, facts in options:
+    for line in lines_about(known):
+        screen.say(line)
+    return known
+
+
+def lines_about(known: Mapping[str, Any]) -> Iterator[str]:
+    """What `describe` tells, line by line: the same as the network's part of docs/networks.md."""
+    yield f"{known['title']} ({known['name']})"
+    yield known["summary"]
+    yield f"\n{known['status'].capitalize()}. {known['status_note']}"
+    reference = ", ".join(f"{option}={value!r}" for option, value in known["reference"].items())
+    yield f"\nParameters: {known['params']:,}"
+    yield f"MACs: {known['macs']:,} at {'x'.join(map(str, known['reference_size']))}"
+    yield f"  counted with {reference}. {known['counting']}"
+    yield f"Sizes: {sizes(known)}"
+    if known["published"]:
+        yield "\nPublished, and here"
+        for one in known["published"]:
+            yield f"  {one['quantity']}: {one['figure']}. {one['note']}"
+    if known["receptive_fields"]:
+        yield f"\n{known['receptive_note']}"
+        rows = [[str(field[column]) for column in ("stage", "stride", "voxels")] for field in known["receptive_fields"]]
+        yield table(rows, ["stage", "stride", "voxels"])
+    for title, key in (
+        ("Known problems of what was published", "known_problems"),
+        ("Where this implementation departs", "deviations"),
+        ("Remarks", "remarks"),
+    ):
+        if known[key]:
+            yield f"\n{title}"
+            yield from (f"  - {entry}" for entry in known[key])
+    yield "\nOptions"
+    for option, facts in known["options"].items():
         choices = f", one of {', '.join(map(str, facts['choices']))}" if facts["choices"] else ""
         value = "must be given" if facts["required"] else f"default {facts['default']}"
-        screen.say(f"  {option}: {value}{choices}")
-    screen.say(f"\nCitation: {known['citation']}")
-    return known
+        yield f"  {option}: {value}{choices}"
+    yield f"\nLicence: {known['licence']}"
+    yield f"Citation: {known['citation']}"
+
+
+def sizes(known: Mapping[str, Any]) -> str:
+    """Which input sizes a network takes."""
+    multiple = "any" if known["size_multiple"] == 1 else f"multiples of {known['size_multiple']}"
+    return multiple if known["minimum_size"] == 1 else f"{multiple}, at least {known['minimum_size']}"
 
 
 COMMAND = Command(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -22,6 +23,7 @@ from LKSegmentLib.errors import RunError
 from LKSegmentLib.inference.labels import BAND_BYTES, AxisMap, Tile, tiles_of
 from LKSegmentLib.inference.preparation import Preparation
 from LKSegmentLib.inference.windows import Size, WindowLayout
+from LKSegmentLib.networks.preparation import prepare_for_inference
 from LKSegmentLib.packages import Manifest
 
 # Sums larger than this are kept in tiles. It is a fixed number, so that a run does not depend on what else runs.
@@ -123,16 +125,24 @@ def network_memory(network: torch.nn.Module, in_channels: int, window: Size) -> 
     device = state[0].device if state else torch.device("cpu")
     image = torch.zeros((1, in_channels, k, j, i), device=device)
     with torch.inference_mode():
-        with LiveBytes(state) as first:
+        with LiveBytes(state) as first, as_it_runs(network, device):
             network(image)
-        with LiveBytes(state) as live:
-            network(image)
+            with LiveBytes(state) as live:
+                network(image)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in state) + first.alive
     scale = math.prod(window) / (k * j * i)
     largest = live.peak + image.numel() * image.element_size()
     total = weights + math.ceil(WORK_SPACE * largest * scale)
     MEASURED.setdefault(network, {})[in_channels, window] = total
     return total
+
+
+def as_it_runs(network: torch.nn.Module, device: torch.device) -> AbstractContextManager[object]:
+    """The form in which a network segments on this device: on a CPU the prepared one, on others its own."""
+    prepared = any("forward" in module.__dict__ for module in network.modules())
+    if device.type != "cpu" or network.training or prepared:
+        return nullcontext()
+    return prepare_for_inference(network)
 
 
 def smallest_window(network: torch.nn.Module, window: Size) -> Size:

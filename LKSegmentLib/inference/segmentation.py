@@ -148,6 +148,8 @@ def layout_for(grid: Grid, manifest: Manifest, network: torch.nn.Module) -> Wind
     multiple = int(getattr(network, "size_multiple", 1))
     smallest = int(getattr(network, "minimum_size", 1))
     k, j, i = (max(length, smallest) for length in manifest.window)
+    if getattr(network, "whole_slices", False):  # nothing couples its slices, and a part of one is another image
+        return window_layout(grid.shape, (min(k, grid.shape[0]), *grid.shape[1:]), 0.0, multiple)
     return window_layout(grid.shape, (k, j, i), manifest.overlap, multiple)
 
 

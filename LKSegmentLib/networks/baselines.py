@@ -15,15 +15,15 @@ from torch import Tensor, nn
 
 from LKSegmentLib.errors import InputError
 
-from .constraints import check_input, whole, whole_list
+from .constraints import check_input, one_of, switch, whole, whole_list
 
 
 def swin_unetr(in_channels: int = 1, out_channels: int = 2, feature_size: int = 48) -> nn.Module:
     """SwinUNETR; `feature_size` is a multiple of 12."""
-    nets = _monai()
+    _check_channels(in_channels, out_channels)
     width = whole("feature_size", feature_size, minimum=12, multiple=12)
     with torch.device("cpu"):  # its constructor computes with its tensors, which the meta device cannot
-        network = nets.SwinUNETR(in_channels=in_channels, out_channels=out_channels, feature_size=width)
+        network = _monai("SwinUNETR")(in_channels=in_channels, out_channels=out_channels, feature_size=width)
     network = network.to(torch.get_default_device())
     return _with_sizes(network, "SwinUNETR", in_channels, multiple=32, minimum=64)
 
@@ -38,16 +38,17 @@ def unetr(
     num_heads: int = 12,
 ) -> nn.Module:
     """UNETR; takes windows of exactly `img_size` (k, j, i), multiples of 16, because of its position embedding."""
-    nets = _monai()
+    _check_channels(in_channels, out_channels)
     size = whole_list("img_size", img_size, length=3, minimum=32, multiple=16)
-    network = nets.UNETR(
+    heads = whole("num_heads", num_heads)
+    network = _monai("UNETR")(
         in_channels=in_channels,
         out_channels=out_channels,
         img_size=size,
-        feature_size=feature_size,
-        hidden_size=hidden_size,
-        mlp_dim=mlp_dim,
-        num_heads=num_heads,
+        feature_size=whole("feature_size", feature_size),
+        hidden_size=whole("hidden_size", hidden_size, minimum=heads, multiple=heads),
+        mlp_dim=whole("mlp_dim", mlp_dim),
+        num_heads=heads,
     )
 
     def check(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -58,6 +59,7 @@ def unetr(
             )
 
     network.register_forward_pre_hook(check)
+    setattr(network, "exact_size", True)  # noqa: B010 (planning a run asks for it)
     return _with_sizes(network, "UNETR", in_channels, multiple=16, minimum=min(size))
 
 
@@ -69,8 +71,11 @@ def seg_res_net(
     blocks_up: Sequence[int] = (1, 1, 1),
 ) -> nn.Module:
     """SegResNet, without its autoencoder branch."""
+    _check_channels(in_channels, out_channels)
     down = whole_list("blocks_down", blocks_down)
-    network = _monai().SegResNet(
+    if len(down) < 2:
+        raise InputError(f"blocks_down={tuple(down)} has too few levels. Give at least 2.")
+    network = _monai("SegResNet")(
         in_channels=in_channels,
         out_channels=out_channels,
         init_filters=whole("init_filters", init_filters, minimum=8, multiple=8),
@@ -89,8 +94,9 @@ def dyn_unet(
     res_block: bool = False,
 ) -> nn.Module:
     """DynUNet as nnU-Net would set it up for isotropic voxels: 3³ kernels, all axes halved at each level."""
+    _check_channels(in_channels, out_channels)
     count = whole("levels", levels, minimum=3)
-    network = _monai().DynUNet(
+    network = _monai("DynUNet")(
         spatial_dims=3,
         in_channels=in_channels,
         out_channels=out_channels,
@@ -98,7 +104,7 @@ def dyn_unet(
         strides=[1] + [2] * (count - 1),
         upsample_kernel_size=[2] * (count - 1),
         filters=None if filters is None else list(whole_list("filters", filters, length=count)),
-        res_block=res_block,
+        res_block=switch("res_block", res_block),
     )
     multiple = 2 ** (count - 1)
     return _with_sizes(network, "DynUNet", in_channels, multiple=multiple, minimum=2 * multiple)
@@ -106,10 +112,8 @@ def dyn_unet(
 
 def vnet(in_channels: int = 1, out_channels: int = 2) -> nn.Module:
     """V-Net; 16 must be a multiple of `in_channels`."""
-    channels = whole("in_channels", in_channels)
-    if 16 % channels:
-        raise InputError(f"in_channels={channels} is not allowed. Choose one of: 1, 2, 4, 8, 16.")
-    network = _monai().VNet(in_channels=channels, out_channels=out_channels)
+    _check_channels(one_of("in_channels", in_channels, (1, 2, 4, 8, 16)), out_channels)
+    network = _monai("VNet")(in_channels=in_channels, out_channels=out_channels)
     return _with_sizes(network, "V-Net", in_channels, multiple=16, minimum=16)
 
 
@@ -117,8 +121,11 @@ def attention_unet(
     in_channels: int = 1, out_channels: int = 2, channels: Sequence[int] = (32, 64, 128, 256, 512)
 ) -> nn.Module:
     """Attention U-Net, halved between any two levels."""
+    _check_channels(in_channels, out_channels)
     widths = whole_list("channels", channels)
-    network = _monai().AttentionUnet(
+    if len(widths) < 2:
+        raise InputError(f"channels={tuple(widths)} has too few levels. Give at least 2.")
+    network = _monai("AttentionUnet")(
         spatial_dims=3,
         in_channels=in_channels,
         out_channels=out_channels,
@@ -132,8 +139,9 @@ def attention_unet(
 def mednext(
     in_channels: int = 1, out_channels: int = 2, init_filters: int = 32, kernel_size: int = 7
 ) -> nn.Module:
-    """MedNeXt in MONAI's default configuration."""
-    network = _monai().MedNeXt(
+    """MedNeXt (MONAI 1.5 and later) in MONAI's default configuration."""
+    _check_channels(in_channels, out_channels)
+    network = _monai("MedNeXt")(
         in_channels=in_channels,
         out_channels=out_channels,
         init_filters=whole("init_filters", init_filters),
@@ -142,10 +150,18 @@ def mednext(
     return _with_sizes(network, "MedNeXt", in_channels, multiple=16, minimum=32)
 
 
-def _monai() -> Any:
+def _check_channels(in_channels: int, out_channels: int) -> None:
+    whole("in_channels", in_channels), whole("out_channels", out_channels)
+
+
+def _monai(name: str) -> Any:
+    """A network class of MONAI. InputError where the installed MONAI is older than the network."""
+    import monai
     from monai.networks import nets
 
-    return nets
+    if not hasattr(nets, name):
+        raise InputError(f"MONAI {monai.__version__} has no {name}. Install a newer one: pip install --upgrade monai.")
+    return getattr(nets, name)
 
 
 def _with_sizes(network: Any, title: str, in_channels: int, multiple: int, minimum: int) -> nn.Module:

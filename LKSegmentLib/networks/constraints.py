@@ -88,7 +88,9 @@ def whole_list(
     return tuple(whole(f"{option}[{n}]", value, minimum, multiple) for n, value in enumerate(values))
 
 
-def check_input(network: str, shape: Sequence[int], channels: int, multiple: int, minimum: int) -> None:
+def check_input(
+    network: str, shape: Sequence[int], channels: int, multiple: int, minimum: int, thinnest: int | None = None
+) -> None:
     """Refuse an input tensor shape that `network` cannot take.
 
     Args:
@@ -97,6 +99,8 @@ def check_input(network: str, shape: Sequence[int], channels: int, multiple: int
         channels: the input channels that the network was built for.
         multiple: each spatial size must be a multiple of it.
         minimum: the smallest spatial size.
+        thinnest: the smallest size that will do along two axes while the third is at least `minimum`, for networks
+            whose deepest map needs more than one voxel, whichever way they lie.
 
     Raises:
         InputError: with the sizes that would do.
@@ -110,7 +114,8 @@ def check_input(network: str, shape: Sequence[int], channels: int, multiple: int
             f"{network} was built for in_channels={channels}; this input has {shape[1]} channels."
         )
     sizes = tuple(int(size) for size in shape[2:])
-    if any(size < minimum or size % multiple for size in sizes):
+    least = minimum if thinnest is None or max(sizes) < minimum else thinnest
+    if any(size < least or size % multiple for size in sizes):
         fitting = tuple(max(minimum, -(-size // multiple) * multiple) for size in sizes)
         if multiple > 1:
             need = f"multiples of {multiple}, at least {minimum}"

@@ -91,6 +91,9 @@ class DALight3D(nn.Module):
         if bottleneck_channels is not None:
             widths[-1] = whole("bottleneck_channels", bottleneck_channels, minimum=GROUPS, multiple=GROUPS)
         self.feature_sizes = tuple(widths)
+        # A norm whose groups are one channel needs two voxels in the deepest map it meets.
+        narrow = [stage for stage, width in enumerate(widths) if width == GROUPS]
+        self.minimum_size = 2 ** max(narrow) + 1 if narrow else 2
         self.evidential = switch("evidential", evidential)
         self.icn = switch("icn", icn)
         rank = whole("ssfb_rank", ssfb_rank)
@@ -109,7 +112,8 @@ class DALight3D(nn.Module):
         """Segment.
 
         Args:
-            image: (batch, in_channels, k, j, i); any sizes of at least 2.
+            image: (batch, in_channels, k, j, i); any sizes, one of them at least 2 (`minimum_size`, where a
+                deep stage has 8 channels).
             identifier: whole numbers 0 to 7, one for each image (batch,), or one for all; None: the defaults.
 
         Returns:
@@ -119,7 +123,8 @@ class DALight3D(nn.Module):
         Raises:
             InputError: a size, a number of channels or an identifier that the network cannot take.
         """
-        check_input("DALight-3D", image.shape, self.in_channels, self.size_multiple, self.minimum_size)
+        least = self.minimum_size
+        check_input("DALight-3D", image.shape, self.in_channels, self.size_multiple, least, thinnest=1)
         chosen = _checked_identifier(identifier, image)
         features = self.encoder(image, chosen)
         out: Tensor = self.head(self.drop(self.decoder(features, chosen)))

@@ -9,10 +9,12 @@ from typing import Any
 from LKSegmentLib.networks import registry
 
 COUNTING = (
-    "Multiply-accumulates of convolutions and matrix products, batch 1; transposed convolutions on their "
-    "input "
-    "grid; norms, activations, biases and element-wise products not counted. One multiply-accumulate is two "
-    "FLOP."
+    "Multiply-accumulates of convolutions and matrix products, batch 1; transposed convolutions on their input grid; "
+    "norms, activations, biases and element-wise products not counted. One multiply-accumulate is two FLOP."
+)
+RECEPTIVE = (
+    "Receptive field along one axis, in input voxels; gates, norms and attention over the whole map, which reach "
+    "everywhere, are left out."
 )
 
 
@@ -23,20 +25,22 @@ def describe(name: str) -> dict[str, Any]:
         A dictionary with the fields of `facts.NetworkFacts` and: `name`; `options` as `registry.options`
         gives them; `params` and `macs`, exact, in the configuration and at the input size of `reference` and
         `reference_size`; `counting`, the convention; `receptive_fields`, a list of {"stage", "stride",
-        "voxels"}, empty where the network does not tell.
+        "voxels"}, empty for networks taken from a library; `receptive_note`, how to read them.
 
     Raises:
         InputError: no such network, or a package it needs is not installed.
     """
     params, macs = _counts(name)
+    facts = registry.facts(name)
     return {
         "name": name,
-        **asdict(registry.facts(name)),
+        **asdict(facts),
         "options": registry.options(name),
         "params": params,
         "macs": macs,
         "counting": COUNTING,
         "receptive_fields": _receptive_fields(name),
+        "receptive_note": facts.receptive_note or RECEPTIVE,
     }
 
 
@@ -94,11 +98,8 @@ def _receptive_fields(name: str) -> list[dict[str, Any]]:
     if registry.facts(name).status == "baseline":
         return []
     network = _on_meta(name)
-    return (
-        [asdict(field) for field in network.receptive_fields()]
-        if hasattr(network, "receptive_fields")
-        else []
-    )
+    tell = getattr(network, "receptive_fields", None) or network.slice_receptive_fields
+    return [asdict(field) for field in tell()]
 
 
 def _on_meta(name: str) -> Any:

@@ -7,9 +7,8 @@
            └─► up ◄───────┴── up ◄───────┴── up ◄───────┴── up ◄───────┴── up ◄───────┘  ─► logits
 
 Exact against the released code in tensor names, shapes and counts. One point rests on a description in words,
-without
-a published result at hand to settle it: the normalised output of a stage is taken to feed the next stage as
-well as the skip.
+without a published result at hand to settle it: the normalised output of a stage is taken to feed the next
+stage as well as the skip.
 """
 
 from __future__ import annotations
@@ -22,10 +21,11 @@ from torch import Tensor, nn
 
 from LKSegmentLib.operators import PointwiseConv3d
 
-from .blocks import ChannelLayerNorm, DynamicLargeKernelBlock
+from .blocks import ChannelLayerNorm
+from .blocks.dynamic_large_kernel import Selection, dlk_stages
 from .blocks.residual import OutputBlock, SkipBlock, UpBlock
 from .constraints import check_input, fraction, number, one_of, switch, whole, whole_list
-from .dnet import Selection, through_blocks
+from .dnet import halvings, through_blocks
 from .receptive_field import Line, StageField
 
 
@@ -70,18 +70,17 @@ class DLKNETR(nn.Module):
         whole_list("feature_sizes", widths[:4], minimum=2, multiple=2)
         one_of("selection", selection, get_args(Selection))
         number("layer_scale", layer_scale)
-        rates = torch.linspace(0, fraction("drop_path_rate", drop_path_rate), sum(self.depths), device="cpu")
+        rate = fraction("drop_path_rate", drop_path_rate)
+        how = (selection, layer_scale, torch.linspace(0, rate, sum(self.depths), device="cpu").tolist())
         self.deep_supervision = switch("deep_supervision", deep_supervision)
         self.decoder = _Decoder(in_channels, out_channels, widths, deep_supervision)
-        self.decoder.DLKEncoder = _Encoder(
-            in_channels, widths, self.depths, selection, layer_scale, rates.tolist()
-        )
+        self.decoder.DLKEncoder = _Encoder(in_channels, widths, dlk_stages(widths[:4], self.depths[:4], *how))
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
         """Segment.
 
         Args:
-            image: (batch, in_channels, k, j, i); any sizes of at least 17.
+            image: (batch, in_channels, k, j, i); any sizes, one of them at least 17.
 
         Returns:
             Logits (batch, out_channels, k, j, i); with deep supervision a list of them at 1, 1/2, 1/4, 1/8
@@ -90,7 +89,7 @@ class DLKNETR(nn.Module):
         Raises:
             InputError: a size or a number of channels that the network cannot take.
         """
-        check_input("DLKNETR", image.shape, self.in_channels, self.size_multiple, self.minimum_size)
+        check_input("DLKNETR", image.shape, self.in_channels, self.size_multiple, self.minimum_size, thinnest=1)
         logits: list[Tensor] = self.decoder(image, self.deep_supervision)
         return logits if self.deep_supervision else logits[0]
 
@@ -113,30 +112,10 @@ class DLKNETR(nn.Module):
 class _Encoder(nn.Module):
     """Five levels: strided convolution and layer norm; DLK blocks and the same norm again on the first four."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        widths: Sequence[int],
-        depths: Sequence[int],
-        selection: Selection,
-        layer_scale: float,
-        rates: Sequence[float],
-    ) -> None:
+    def __init__(self, in_channels: int, widths: Sequence[int], stages: nn.ModuleList) -> None:
         super().__init__()
-        stem = nn.Conv3d(in_channels, widths[0], 7, stride=2, padding=3)
-        self.downsample_layers = nn.ModuleList(
-            [
-                stem,
-                *(nn.Conv3d(a, b, 3, stride=2, padding=1) for a, b in zip(widths, widths[1:], strict=False)),
-            ]
-        )
-        unused = iter(rates)
-        self.stages = nn.ModuleList(
-            nn.Sequential(
-                *(DynamicLargeKernelBlock(width, selection, layer_scale, next(unused)) for _ in range(depth))
-            )
-            for width, depth in zip(widths[:4], depths[:4], strict=True)
-        )
+        self.downsample_layers = halvings(in_channels, widths)
+        self.stages = stages
         self.norm_layers = nn.ModuleList(ChannelLayerNorm(width) for width in widths)
 
     def forward(self, image: Tensor) -> list[Tensor]:

@@ -18,7 +18,7 @@ with the window used in training.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -26,13 +26,12 @@ from torch import Tensor, nn
 from LKSegmentLib.errors import InputError
 from LKSegmentLib.operators import PointwiseConv3d
 
-from .blocks import ChannelLayerNorm, DynamicLargeKernelBlock
+from .blocks import ChannelLayerNorm
+from .blocks.dynamic_large_kernel import Selection, dlk_stages
 from .blocks.feature_fusion import DynamicFeatureFusion
 from .blocks.salience import SalienceLayer, SalienceNorm
 from .constraints import check_input, fraction, number, one_of, switch, whole, whole_list
 from .receptive_field import Line, StageField
-
-Selection = Literal["sum", "per_kernel"]
 
 
 class DNet(nn.Module):
@@ -87,11 +86,11 @@ class DNet(nn.Module):
         self.size_multiple = self.minimum_size = 2 ** len(widths)
 
         # One list of rates for each half, consumed in order; the decoder's is as long and used in part.
-        rates = torch.linspace(
-            0, fraction("drop_path_rate", drop_path_rate), sum(counts), device="cpu"
-        ).tolist()
-        self.encoder = _Encoder(in_channels, widths, counts, selection, layer_scale, rates, salience_norm)
-        self.decoder = _Decoder(out_channels, widths, counts, selection, layer_scale, rates)
+        rate = fraction("drop_path_rate", drop_path_rate)
+        how = (selection, layer_scale, torch.linspace(0, rate, sum(counts), device="cpu").tolist())
+        rising = widths[-2::-1]
+        self.encoder = _Encoder(in_channels, widths, dlk_stages(widths, counts, *how), salience_norm)
+        self.decoder = _Decoder(out_channels, widths, dlk_stages(rising, counts[: len(rising)], *how))
         self.decoder.deep_supervision = deep_supervision
 
     @property
@@ -155,21 +154,12 @@ class _Encoder(nn.Module):
         self,
         in_channels: int,
         widths: Sequence[int],
-        depths: Sequence[int],
-        selection: Selection,
-        layer_scale: float,
-        rates: Sequence[float],
+        stages: nn.ModuleList,
         salience_norm: SalienceNorm,
     ) -> None:
         super().__init__()
-        stem = nn.Conv3d(in_channels, widths[0], 7, stride=2, padding=3)
-        self.downsample_layers = nn.ModuleList(
-            [
-                stem,
-                *(nn.Conv3d(a, b, 3, stride=2, padding=1) for a, b in zip(widths, widths[1:], strict=False)),
-            ]
-        )
-        self.stages = _stages(widths, depths, selection, layer_scale, rates)
+        self.downsample_layers = halvings(in_channels, widths)
+        self.stages = stages
         self.norm_layers = nn.ModuleList(ChannelLayerNorm(width) for width in widths)
         self.saliency = SalienceLayer(in_channels, widths[0], salience_norm)
 
@@ -188,15 +178,7 @@ class _Decoder(nn.Module):
 
     deep_supervision: bool = False
 
-    def __init__(
-        self,
-        out_channels: int,
-        widths: Sequence[int],
-        depths: Sequence[int],
-        selection: Selection,
-        layer_scale: float,
-        rates: Sequence[float],
-    ) -> None:
+    def __init__(self, out_channels: int, widths: Sequence[int], stages: nn.ModuleList) -> None:
         super().__init__()
         deepest_first = widths[::-1]
         outputs = deepest_first[1:]
@@ -206,7 +188,7 @@ class _Decoder(nn.Module):
         )
         self.norm_layers = nn.ModuleList(ChannelLayerNorm(channels) for channels in outputs)
         self.steps = nn.ModuleList(DynamicFeatureFusion(channels) for channels in outputs)
-        self.stages = _stages(outputs, depths[: len(outputs)], selection, layer_scale, rates)
+        self.stages = stages
         self.seg_layers = nn.ModuleList(PointwiseConv3d(channels, out_channels) for channels in outputs)
         self.stem = nn.ConvTranspose3d(width, width, 2, stride=2)
         self.final_fusion = DynamicFeatureFusion(width)
@@ -246,20 +228,11 @@ def _convolution_block(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm3d(out_channels), nn.LeakyReLU(0.2, inplace=True))
 
 
-def _stages(
-    widths: Sequence[int],
-    depths: Sequence[int],
-    selection: Selection,
-    layer_scale: float,
-    rates: Sequence[float],
-) -> nn.ModuleList:
-    unused = iter(rates)
-    return nn.ModuleList(
-        nn.Sequential(
-            *(DynamicLargeKernelBlock(width, selection, layer_scale, next(unused)) for _ in range(depth))
-        )
-        for width, depth in zip(widths, depths, strict=True)
-    )
+def halvings(in_channels: int, widths: Sequence[int]) -> nn.ModuleList:
+    """The strided convolutions before the stages: 7³ on the image, 3³ between the stages."""
+    stem = nn.Conv3d(in_channels, widths[0], 7, stride=2, padding=3)
+    between = (nn.Conv3d(a, b, 3, stride=2, padding=1) for a, b in zip(widths, widths[1:], strict=False))
+    return nn.ModuleList([stem, *between])
 
 
 def through_blocks(x: Line, depth: int) -> Line:

@@ -14,7 +14,7 @@ _INTRODUCTION = """\
 
 This page is generated from the code (`python -m LKSegmentLib.networks.documentation`); a test
 fails when it is out of date, and others count parameters and multiply-accumulates (MACs) again. `lksegment
-networks` prints the same.
+networks` prints the list, `lksegment networks NAME` all about one.
 
 ```python
 import LKSegmentLib as lk
@@ -26,6 +26,11 @@ lk.networks.describe("dnet")  # what this page says about it, as a dictionary
 
 Labels: **exact**: tensor for tensor the published network. **reconstruction**: parts had to be inferred, and
 which ones is said. **own**: designed in this project. **baseline**: taken from MONAI as it is.
+"""
+
+_BASELINES = """\
+They need the packages of the extra `training`: `pip install monai einops`. MONAI is licensed under Apache-2.0.
+Counted at 1×96³ with 16 classes. Their receptive fields are not derived here; `lk.reach` measures one on an image.
 """
 
 
@@ -82,7 +87,7 @@ def _section(name: str) -> str:
         rows = ((figure["quantity"], figure["figure"], figure["note"]) for figure in told["published"])
         lines.append(_table(("published", "figure", "and here"), rows))
     if told["receptive_fields"]:
-        lines.append(_fields(told["receptive_fields"]))
+        lines.append(_fields(told["receptive_fields"], told["receptive_note"]))
     for title, key in (
         ("Known problems of what was published", "known_problems"),
         ("Where this implementation departs", "deviations"),
@@ -99,14 +104,13 @@ def _baselines(names: Sequence[str]) -> str:
     for name in names:
         facts = registry.facts(name)
         options = ", ".join(f"`{option}`" for option in registry.options(name) if not option.endswith("_channels"))
-        rows.append((f"`{name}`", facts.summary, facts.citation, options, " ".join(facts.remarks)))
-    needs = "They need `pip install monai`, the transformers also `einops`. MONAI is licensed under Apache-2.0.\n"
-    return needs + "\n" + _table(("name", "what", "citation", "options", "remark"), rows)
+        printed = "; ".join(f"{one.quantity} {one.figure} ({one.note})" for one in facts.published)
+        rows.append((f"`{name}`", facts.summary, facts.citation, printed, options, " ".join(facts.remarks)))
+    return f"{_BASELINES}\n" + _table(("name", "what", "citation", "published", "options", "remark"), rows)
 
 
-def _fields(fields: Iterable[dict[str, Any]]) -> str:
+def _fields(fields: Iterable[dict[str, Any]], note: str) -> str:
     rows = ((field["stage"], field["stride"], field["voxels"]) for field in fields)
-    note = "Receptive field along one axis, in input voxels; convolutions only, gates and norms reach everywhere:"
     return f"{note}\n\n" + _table(("stage", "stride", "voxels"), rows)
 
 

@@ -10,15 +10,21 @@ Input channels are those of ``LKSegmentLib.prompts``: image, clicks, similarity 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from LKSegmentLib.errors import InputError
 from LKSegmentLib.operators import PointwiseConv3d
 
-from .blocks.dynamic_large_kernel import DynamicLargeKernelBlock
+from .blocks.dynamic_large_kernel import DynamicLargeKernelBlock, Selection
 from .blocks.layer_norm import ChannelLayerNorm
 from .blocks.lk_attention import LKAttention
+from .constraints import check_input, whole, whole_list
+from .dnet import through_blocks
+from .receptive_field import Line, StageField
+
+_GROUPS = 8
 
 
 class LKClick(nn.Module):
@@ -31,6 +37,9 @@ class LKClick(nn.Module):
         depths: DLK blocks at 1/2, 1/4 and 1/8 in the encoder; the decoder has one block at 1/4 and at 1/2.
         selection: ``"per_kernel"`` (trained so) or ``"sum"``.
         layer_scale: initial value of the blocks' layer scale.
+
+    Raises:
+        InputError: a value that is not allowed.
     """
 
     size_multiple = 8
@@ -40,13 +49,18 @@ class LKClick(nn.Module):
         self,
         in_channels: int = 9,
         out_channels: int = 1,
-        feature_sizes: tuple[int, int, int, int] = (16, 32, 64, 128),
-        depths: tuple[int, int, int] = (1, 2, 2),
-        selection: str = "per_kernel",
+        feature_sizes: Sequence[int] = (16, 32, 64, 128),
+        depths: Sequence[int] = (1, 2, 2),
+        selection: Selection = "per_kernel",
         layer_scale: float = 0.1,
     ) -> None:
         super().__init__()
-        full, half, quarter, eighth = feature_sizes
+        self.in_channels = whole("in_channels", in_channels)
+        self.out_channels = whole("out_channels", out_channels)
+        full, half, quarter, eighth = whole_list("feature_sizes", feature_sizes, length=4)
+        for number, width, multiple in ((1, half, 2), (2, quarter, _GROUPS), (3, eighth, 2)):
+            whole(f"feature_sizes[{number}]", width, minimum=multiple, multiple=multiple)
+        self.depths = whole_list("depths", depths, length=3)
 
         def blocks(channels: int, count: int) -> nn.Sequential:
             return nn.Sequential(
@@ -59,10 +73,10 @@ class LKClick(nn.Module):
             for a, b in ((full, half), (half, quarter), (quarter, eighth))
         )
         self.encoder = nn.ModuleList(
-            blocks(channels, count) for channels, count in zip((half, quarter, eighth), depths, strict=True)
+            blocks(channels, count) for channels, count in zip((half, quarter, eighth), self.depths, strict=True)
         )
         self.up_quarter = nn.Sequential(
-            nn.ConvTranspose3d(eighth, quarter, 2, stride=2), nn.GroupNorm(8, quarter), nn.LeakyReLU(0.01)
+            nn.ConvTranspose3d(eighth, quarter, 2, stride=2), nn.GroupNorm(_GROUPS, quarter), nn.LeakyReLU(0.01)
         )
         self.attention = LKAttention(quarter, kernel=21, dilation=3)
         self.fuse_quarter = PointwiseConv3d(2 * quarter, quarter)
@@ -78,13 +92,9 @@ class LKClick(nn.Module):
         """Channels as listed in ``LKSegmentLib.prompts.CHANNELS``.
 
         Raises:
-            InputError: an edge is not a multiple of 8 or below 16.
+            InputError: a size or a number of channels that the network cannot take.
         """
-        if any(edge % self.size_multiple or edge < self.minimum_size for edge in x.shape[2:]):
-            raise InputError(
-                f"lk_click takes windows whose edges are multiples of {self.size_multiple}, at least "
-                f"{self.minimum_size}; got {tuple(x.shape[2:])}. Pad the window."
-            )
+        check_input("LK Click", x.shape, self.in_channels, self.size_multiple, self.minimum_size)
         full = self.stem(x)
         half = self.encoder[0](self.down[0](full))
         quarter = self.encoder[1](self.down[1](half))
@@ -95,3 +105,19 @@ class LKClick(nn.Module):
         up = self.fuse_full(torch.cat((self.up_full(up), full), dim=1))
         logits: Tensor = self.head(up)
         return logits
+
+    def receptive_fields(self) -> list[StageField]:
+        """Of the encoder's stages, the attended map and the logits, in input voxels; the global gates left out."""
+        x = Line.of_input().convolved(3)
+        skips = [x]
+        fields: list[StageField] = []
+        for stage, depth in enumerate(self.depths):
+            x = through_blocks(x.convolved(3, stride=2), depth)
+            skips.append(x)
+            fields.append(x.field(f"encoder {stage}"))
+        skips.pop()
+        x = x.upsampled().convolved(7, dilation=3).convolved(5)
+        fields.append(x.field("attention"))
+        x = through_blocks(x.joined(skips.pop()), 1)
+        x = through_blocks(x.upsampled().joined(skips.pop()), 1)
+        return [*fields, x.upsampled().joined(skips.pop()).convolved(3).field("logits")]

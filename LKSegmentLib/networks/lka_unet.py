@@ -2,12 +2,11 @@
 
 A plain six-level U-Net whose upsampled maps pass through large-kernel attention before they meet the skip:
 
-    level       0     1     2     3     4     5        resolution: input / 2^level
-    channels   32    64   128   256   512   512        (published)
+    level       0     1     2     3     4     5    resolution: input / 2^level
+    channels   32    64   128   256   512   512    (published)
     base        -     -     -     -     -     -
-    mid         -     -  21,3     -     -     -        nominal kernel, dilation (published; confirmed by the
-    count) full     21,3  15,3   9,3   9,3   6,2     -        (reconstructed: the table of the paper could not
-    be read)
+    mid         -     -  21,3     -     -     -    nominal kernel, dilation (published; confirmed by the count)
+    full     21,3  15,3   9,3   9,3   6,2     -    (reconstructed: the table of the paper could not be read)
 
 Firm: channels, the equation of the attention module, mid, and full at level 4; full at level 0 is likely, its
 levels 3, 2 and 1 are reconstructed. Not printed anywhere and chosen here: the number of normalisation groups
@@ -28,12 +27,11 @@ from torch import Tensor, nn
 from LKSegmentLib.errors import InputError
 from LKSegmentLib.operators import PointwiseConv3d
 
-from .blocks import LKAttention
+from .blocks.lk_attention import LKAttention, Order
 from .constraints import check_input, one_of, switch, whole, whole_list
 from .receptive_field import Line, StageField
 
 Variant = Literal["mid", "full", "base"]
-Order = Literal["dwd_dw", "dw_dwd"]
 
 # {level: (nominal kernel K, dilation d)}
 ATTENTION: dict[str, dict[int, tuple[int, int]]] = {
@@ -189,11 +187,13 @@ def _normed(convolution: nn.Conv3d | nn.ConvTranspose3d, groups: int) -> nn.Sequ
 
 
 def _checked_attention(attention: Mapping[int, Sequence[int]], deepest: int) -> dict[int, tuple[int, int]]:
+    if not isinstance(attention, Mapping):
+        raise InputError(f"attention={attention!r} is not allowed. Use {{level: (kernel, dilation)}}.")
     checked: dict[int, tuple[int, int]] = {}
     for level, pair in attention.items():
-        number = int(level)  # a manifest's JSON turns the levels into words
+        number = int(level) if str(level).isdecimal() else -1  # a manifest's JSON turns the levels into words
         if not 0 <= number < deepest:
-            raise InputError(f"attention names level {level}; the decoder has levels 0 to {deepest - 1}.")
+            raise InputError(f"attention names level {level!r}; the decoder has levels 0 to {deepest - 1}.")
         kernel, dilation = whole_list(f"attention[{level}]", pair, length=2)
         checked[number] = (kernel, dilation)
     return checked

@@ -35,6 +35,7 @@ from .blocks.cswin import CSWinEncoder
 from .blocks.self_adaptive import SelfAdaptiveConv2d
 from .constraints import check_input, one_of, switch, whole, whole_list
 from .official_keys import unwrap
+from .receptive_field import StageField
 
 Variant = Literal["tiny", "small"]
 
@@ -64,6 +65,7 @@ class MSA2Net(nn.Module):
 
     size_multiple: int = 1
     minimum_size: int = 1
+    whole_slices: bool = True  # windows of inference hold whole slices, whatever the package says
 
     def __init__(
         self,
@@ -153,6 +155,15 @@ class MSA2Net(nn.Module):
             up = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
             x = self.decoder[number](self.rise[number](up) + skips[number])
         return functional.interpolate(self.head(x), scale_factor=4, mode="bilinear", align_corners=False)
+
+    def slice_receptive_fields(self) -> list[StageField]:
+        """Of the encoder's stages and the logits along an axis of the slice, in voxels of the resized slice.
+
+        Vertical stripes are as high as the map and horizontal ones as wide, so it is the whole side from the first
+        block on. Across slices every stage sees one voxel.
+        """
+        stages = [StageField(f"stage {stage + 1}", 4 * 2**stage, self.slice_size) for stage in range(4)]
+        return [*stages, StageField("logits", 1, self.slice_size)]
 
     def adaptive_convolutions(self) -> dict[str, SelfAdaptiveConv2d]:
         """The 24 (20 without auxiliary) adaptive convolutions by name; `.gate` of each puts out its shares."""

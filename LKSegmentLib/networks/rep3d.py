@@ -84,7 +84,12 @@ class Rep3D(nn.Module):
         self.deploy = deploy
         hidden = whole("hidden_size", hidden_size)
 
-        self.rep3d = _Encoder(in_channels, self.depths, c, kernel_size, lrbm, deploy, learn_beta)
+        how = (kernel_size, lrbm, deploy, learn_beta)
+        stages = nn.ModuleList(
+            nn.Sequential(*(ReceptiveBiasBlock(width, *how) for _ in range(depth)))
+            for width, depth in zip(c, self.depths, strict=True)
+        )
+        self.rep3d = _Encoder(in_channels, c, stages)
         self.encoder1 = SkipBlock(in_channels, c[0])
         self.encoder2 = SkipBlock(c[0], c[1])
         self.encoder3 = SkipBlock(c[1], c[2])
@@ -102,7 +107,8 @@ class Rep3D(nn.Module):
         """Segment.
 
         Args:
-            image: (batch, in_channels, k, j, i); each size a multiple of 16, at least 32.
+            image: (batch, in_channels, k, j, i); each size a multiple of 16, one of them at least 32 (instance norm
+                at 1/16 needs two voxels).
 
         Returns:
             Logits (batch, out_channels, k, j, i).
@@ -110,7 +116,8 @@ class Rep3D(nn.Module):
         Raises:
             InputError: a size or a number of channels that the network cannot take.
         """
-        check_input("Rep3D", image.shape, self.in_channels, self.size_multiple, self.minimum_size)
+        least, multiple = self.minimum_size, self.size_multiple
+        check_input("Rep3D", image.shape, self.in_channels, multiple, least, thinnest=multiple)
         features = self.rep3d(image)
         x = self.encoder5(features[3])
         x = self.decoder5(x, self.encoder4(features[2]))
@@ -221,16 +228,7 @@ class Rep3D(nn.Module):
 class _Encoder(nn.Module):
     """Four stages of large depth-wise kernels; channels mix only in the convolutions between them."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        depths: Sequence[int],
-        widths: Sequence[int],
-        kernel_size: int,
-        lrbm: LRBM,
-        deploy: bool,
-        learn_beta: bool,
-    ) -> None:
+    def __init__(self, in_channels: int, widths: Sequence[int], stages: nn.ModuleList) -> None:
         super().__init__()
         stem = nn.Sequential(
             nn.Conv3d(in_channels, widths[0], 7, stride=2, padding=3), ChannelLayerNorm(widths[0])
@@ -240,12 +238,7 @@ class _Encoder(nn.Module):
             self.downsample_layers.append(
                 nn.Sequential(ChannelLayerNorm(above), nn.Conv3d(above, below, 2, stride=2))
             )
-        self.stages = nn.ModuleList(
-            nn.Sequential(
-                *(ReceptiveBiasBlock(width, kernel_size, lrbm, deploy, learn_beta) for _ in range(depth))
-            )
-            for width, depth in zip(widths, depths, strict=True)
-        )
+        self.stages = stages
         self.norm0 = ChannelLayerNorm(widths[0])
         self.norm1 = ChannelLayerNorm(widths[1])
         self.norm2 = ChannelLayerNorm(widths[2])

@@ -269,7 +269,9 @@ def test_round_trip_and_refusals() -> None:
     again = networks.export_official(networks.load_official(small(), exported))
     assert all(torch.equal(again[key], exported[key]) for key in exported)
     with pytest.raises(InputError, match="at least 2"):
-        source(random_image(1, 2, 1, 8, 8))
+        source(random_image(1, 2, 1, 1, 1))
+    with pytest.raises(InputError, match="at least 17"):  # eight groups of one channel at 1/16
+        small(num_stages=5, bottleneck_channels=8).eval()(random_image(1, 2, 16, 16, 16))
     for options, sentence in (
         ({"base_filters": 20}, "multiple of 8"),
         ({"bottleneck_channels": 44}, "multiple of 8"),

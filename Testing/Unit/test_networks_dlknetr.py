@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import networks_dnet_reference as dnet
+from collections.abc import Callable
+
 import pytest
 import torch
-import torch.nn.functional as functional
-from networks_support import assert_close, published_keys, random_image, randomise
-from torch import Tensor
+from networks_dlknetr_reference import dlknetr as reference
+from networks_support import TOLERANCE, assert_close, published_keys, random_image, randomise
+from torch import nn
 
 from LKSegmentLib import networks
 from LKSegmentLib.errors import InputError
@@ -40,50 +41,50 @@ def test_names_shapes_and_order_are_the_published_ones() -> None:
     assert ours == published_keys("dlknetr_full_in1_out16_ds")
 
 
-def reference(w: dict[str, Tensor], image: Tensor) -> list[Tensor]:
-    """The network a second time, in double precision: logits, finest first."""
-
-    def residual(name: str, x: Tensor) -> Tensor:
-        instance = functional.instance_norm
-        r = functional.leaky_relu(instance(dnet.convolve(w, f"{name}.conv1.conv", x, padding=1)), 0.01)
-        r = instance(dnet.convolve(w, f"{name}.conv2.conv", r, padding=1))
-        has_shortcut = f"{name}.conv3.conv.weight" in w
-        s = instance(dnet.convolve(w, f"{name}.conv3.conv", x)) if has_shortcut else x
-        return functional.leaky_relu(r + s, 0.01)
-
-    x = image.double()
-    skips = [residual("decoder.encoder1.layer", x)]
-    for level in range(5):
-        name = "decoder.DLKEncoder"
-        how = {"stride": 2, "padding": 1 if level else 3}
-        x = dnet.layer_norm(
-            w, f"{name}.norm_layers.{level}", dnet.convolve(w, f"{name}.downsample_layers.{level}", x, **how)
-        )
-        if level < 4:
-            for number in range(DEPTHS[level]):
-                x = dnet.block(w, f"{name}.stages.{level}.{number}", x, per_kernel=False)
-            x = dnet.layer_norm(w, f"{name}.norm_layers.{level}", x)
-            skips.append(residual(f"decoder.encoder{level + 2}.layer", x))
-    logits = []
-    for number in (5, 4, 3, 2, 1):
-        skip = skips.pop()
-        weight = w[f"decoder.decoder{number}.transp_conv.conv.weight"].double()
-        up = functional.conv_transpose3d(x, weight, stride=2)
-        k, j, i = skip.shape[2:]
-        x = residual(f"decoder.decoder{number}.conv_block", torch.cat((up[:, :, :k, :j, :i], skip), 1))
-        head = f"decoder.out_{number - 2}" if number > 1 else "decoder.out.conv.conv"
-        logits.append(dnet.convolve(w, head, x))
-    return logits[::-1]
-
-
 @pytest.mark.parametrize("size", [(32, 48, 32), (17, 33, 40)])
 def test_agrees_with_a_second_implementation(size: tuple[int, int, int]) -> None:
     network = randomise(small(deep_supervision=True))
     image = random_image(1, 2, *size)
     with torch.no_grad():
         logits = network(image)
-    for ours, theirs in zip(logits, reference(network.state_dict(), image), strict=True):
+    for ours, theirs in zip(logits, reference(network.state_dict(), image, DEPTHS), strict=True):
         assert_close(ours, theirs)
+
+
+def without_second_norm(network: DLKNETR) -> None:
+    """The norm before the stage only."""
+    encoder = network.decoder.DLKEncoder
+    encoder.forward = lambda image: single_norms(encoder, image)
+
+
+def single_norms(encoder: nn.Module, image: torch.Tensor) -> list[torch.Tensor]:
+    features, x = [], image
+    for level, (down, norm) in enumerate(zip(encoder.downsample_layers, encoder.norm_layers, strict=True)):
+        x = norm(down(x))
+        x = encoder.stages[level](x) if level < 4 else x
+        features.append(x)
+    return features
+
+
+def swapped_skip(network: DLKNETR) -> None:
+    network.decoder.decoder4.conv_block.register_forward_pre_hook(
+        lambda _, inputs: (inputs[0].roll(inputs[0].shape[1] // 2, 1),)
+    )
+
+
+def resized_instead_of_cut(network: DLKNETR) -> None:
+    """Maps of odd sizes shifted by a voxel instead of cut at their end."""
+    network.decoder.decoder1.transp_conv.register_forward_hook(lambda _, inputs, out: out.roll(1, 2))
+
+
+@pytest.mark.parametrize("mistake", [without_second_norm, swapped_skip, resized_instead_of_cut])
+def test_planted_mistakes_are_caught(mistake: Callable[[DLKNETR], None]) -> None:
+    network = randomise(small())
+    image = random_image(1, 2, 17, 33, 18)
+    mistake(network)
+    with torch.no_grad():
+        error = (network(image) - reference(network.state_dict(), image, DEPTHS)[0]).abs().max()
+    assert float(error) > TOLERANCE
 
 
 def test_training_reaches_every_parameter_that_has_a_use() -> None:
@@ -110,7 +111,9 @@ def test_round_trip_and_refusals() -> None:
     again = networks.export_official(networks.load_official(small(), exported))
     assert list(again) == list(exported)
     assert all(torch.equal(again[key], exported[key]) for key in exported)
-    with pytest.raises(InputError, match=r"16×32×32.*at least 17"):
-        source(random_image(1, 2, 16, 32, 32))
+    with pytest.raises(InputError, match=r"16×9×16.*at least 17"):
+        source(random_image(1, 2, 16, 9, 16))
+    with torch.no_grad():  # two voxels at 1/16 will do, whichever way they lie
+        assert source(random_image(1, 2, 1, 17, 5)).shape == (1, 3, 1, 17, 5)
     with pytest.raises(InputError, match="Give 5"):
         small(depths=(1, 1, 1, 1))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as functional
+from networks_lka_unet_reference import lka_unet as reference
 from networks_support import TOLERANCE, assert_close, random_image, randomise
-from torch import Tensor, nn
+from torch import nn
 
 from LKSegmentLib import networks
 from LKSegmentLib.errors import InputError
@@ -22,52 +22,6 @@ def small(**options: object) -> LKAUNet:
     network = networks.create("lka_unet", **arguments)
     assert isinstance(network, LKAUNet)
     return network
-
-
-def reference(
-    weights: dict[str, Tensor], image: Tensor, attention: dict[int, tuple[int, int]]
-) -> list[Tensor]:
-    """The network a second time, in double precision, from the equations: logits, finest first."""
-    w = {name: tensor.double() for name, tensor in weights.items()}
-
-    def normed(name: str, x: Tensor) -> Tensor:
-        groups = min(8, x.shape[1])
-        return functional.leaky_relu(
-            functional.group_norm(x, groups, w[f"{name}.1.weight"], w[f"{name}.1.bias"], 1e-5), 0.01
-        )
-
-    def convolved(name: str, x: Tensor, stride: int = 1) -> Tensor:
-        out = functional.conv3d(x, w[f"{name}.0.weight"], w[f"{name}.0.bias"], stride=stride, padding=1)
-        return normed(name, out)
-
-    def attended(name: str, f: Tensor, kernel: int, d: int) -> Tensor:
-        c, k, m = f.shape[1], kernel // d, 2 * d - 1
-        a = functional.conv3d(
-            f, w[f"{name}.dwd.weight"], w[f"{name}.dwd.bias"], padding=d * (k - 1) // 2, dilation=d, groups=c
-        )
-        a = functional.conv3d(a, w[f"{name}.dw.weight"], w[f"{name}.dw.bias"], padding=(m - 1) // 2, groups=c)
-        a = torch.sigmoid(functional.conv3d(a, w[f"{name}.pw.weight"], w[f"{name}.pw.bias"]))
-        return a * f + f
-
-    x, skips, logits = image.double(), [], []
-    for level in range(6):
-        if level:
-            x = convolved(f"down.{level - 1}", x, stride=2)
-        x = convolved(f"enc.{level}.1", convolved(f"enc.{level}.0", x))
-        skips.append(x)
-    skips.pop()
-    for step, level in enumerate((4, 3, 2, 1, 0)):
-        up = functional.conv_transpose3d(
-            x, w[f"up.{step}.0.weight"], w[f"up.{step}.0.bias"], stride=2, padding=1
-        )
-        up = normed(f"up.{step}", up)
-        if level in attention:
-            up = attended(f"lk.{level}", up, *attention[level])
-        x = torch.cat((up, skips.pop()), 1)
-        x = convolved(f"dec.{step}.1", convolved(f"dec.{step}.0", x))
-        if level < 4:
-            logits.append(functional.conv3d(x, w[f"heads.{level}.weight"], w[f"heads.{level}.bias"]))
-    return logits[::-1]
 
 
 @pytest.mark.parametrize(
@@ -192,6 +146,10 @@ def test_kernels_can_be_given_level_by_level() -> None:
         small(attention={5: (21, 3)})
     with pytest.raises(InputError, match="odd multiple"):
         small(attention={2: (20, 3)})
+    with pytest.raises(InputError, match="level 'deep'.*levels 0 to 4"):
+        small(attention={"deep": (21, 3)})
+    with pytest.raises(InputError, match="level: .kernel, dilation"):
+        small(attention=(21, 3))
 
 
 @pytest.mark.parametrize("variant", ["base", "mid", "full"])

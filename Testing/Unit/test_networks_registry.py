@@ -70,7 +70,28 @@ def test_the_sizes_told_are_the_sizes_taken(name: str) -> None:
     too_small = smallest - 1
     if too_small:
         with pytest.raises(InputError, match=str(smallest)):
-            network(torch.empty(1, facts.reference["in_channels"], too_small, more, more, device="meta"))
+            network(torch.empty(1, facts.reference["in_channels"], *[too_small] * 3, device="meta"))
+
+
+WRONG = [None, -1, 0, 2.5, float("nan"), True, "x", b"x", (), (1,), [2.0, 4.0], ("a",) * 5, {"a": 1}, object()]
+
+
+@pytest.mark.parametrize("name", networks.names())
+def test_wrong_values_of_any_option_are_refused_in_a_sentence(name: str) -> None:
+    if missing := registry.missing_packages(name):
+        pytest.skip(f"{name} needs {', '.join(missing)}")
+    for option, about in networks.options(name).items():
+        refused = 0
+        for value in WRONG:
+            try:
+                with torch.device("meta"):
+                    networks.create(name, **{option: value})
+            except InputError as error:
+                refused += 1
+                assert str(error).endswith((".", ")")) and "\n" not in str(error)
+                if about["choices"] and not isinstance(value, bool):
+                    assert all(repr(choice) in str(error) for choice in about["choices"])
+        assert refused > len(WRONG) // 2, option
 
 
 def test_what_a_baseline_needs_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,6 +99,13 @@ def test_what_a_baseline_needs_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="monai_unetr needs more Python packages.*pip install monai einops"):
         networks.create("monai_unetr", in_channels=1, out_channels=2)
     assert networks.create("lka_unet", out_channels=2, feature_sizes=(4, 8, 8, 8, 8, 16)) is not None
+
+
+def test_a_network_that_the_installed_monai_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    nets = pytest.importorskip("monai.networks.nets")
+    monkeypatch.delattr(nets, "MedNeXt")
+    with pytest.raises(InputError, match=r"MONAI \d.* has no MedNeXt. Install a newer one"):
+        networks.create("monai_mednext", in_channels=1, out_channels=2)
 
 
 def test_the_table_has_a_row_for_each_network() -> None:

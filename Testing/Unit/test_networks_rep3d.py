@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import networks_rep3d_reference as reference
 import pytest
 import torch
-import torch.nn.functional as functional
 from networks_support import (
     TOLERANCE,
     assert_close,
@@ -157,54 +157,55 @@ def test_the_prior_has_the_published_values() -> None:
     assert float(prior.sum()) == pytest.approx(922.07, abs=0.01)
 
 
-def reference(w: dict[str, Tensor], image: Tensor, depths: tuple[int, ...]) -> Tensor:
-    """Rep3D with deployed weights a second time, in double precision, from its description."""
-    w = {name: tensor.double() for name, tensor in w.items()}
-
-    def conv(name: str, x: Tensor, **how: int) -> Tensor:
-        return functional.conv3d(x, w[f"{name}.weight"], w.get(f"{name}.bias"), **how)
-
-    def norm(name: str, x: Tensor) -> Tensor:
-        weight, bias = (w[f"{name}.{part}"] for part in ("weight", "bias"))
-        return functional.layer_norm(x.movedim(1, -1), weight.shape, weight, bias, 1e-6).movedim(-1, 1)
-
-    def residual(name: str, x: Tensor) -> Tensor:
-        instance = functional.instance_norm
-        r = functional.leaky_relu(instance(conv(f"{name}.conv1.conv", x, padding=1)), 0.01)
-        r = instance(conv(f"{name}.conv2.conv", r, padding=1))
-        s = instance(conv(f"{name}.conv3.conv", x)) if f"{name}.conv3.conv.weight" in w else x
-        return functional.leaky_relu(r + s, 0.01)
-
-    x, skips = image.double(), [residual("encoder1.layer", image.double())]
-    for stage, depth in enumerate(depths):
-        down = f"rep3d.downsample_layers.{stage}"
-        if stage == 0:
-            x = norm(f"{down}.1", conv(f"{down}.0", x, stride=2, padding=3))
-        else:
-            x = conv(f"{down}.1", norm(f"{down}.0", x), stride=2)
-        for number in range(depth):
-            name = f"rep3d.stages.{stage}.{number}"
-            edge = w[f"{name}.dwconv.weight"].shape[-1]
-            x = conv(f"{name}.dwconv", x, padding=edge // 2, groups=x.shape[1])
-            mean, variance, weight, bias = (
-                w[f"{name}.norm.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
-            )
-            x = functional.gelu(functional.batch_norm(x, mean, variance, weight, bias, eps=1e-5))
-        skips.append(residual(f"encoder{stage + 2}.layer", norm(f"rep3d.norm{stage}", x)))
-    x = skips.pop()
-    for number in (5, 4, 3, 2):
-        name = f"decoder{number}"
-        up = functional.conv_transpose3d(x, w[f"{name}.transp_conv.conv.weight"], stride=2)
-        x = residual(f"{name}.conv_block", torch.cat((up, skips.pop()), 1))
-    return conv("out.conv.conv", residual("decoder1.layer", x))
-
-
 @pytest.mark.parametrize("kernel_size", [5, 21])
 def test_the_whole_network_agrees_with_a_second_implementation(kernel_size: int) -> None:
     network = randomise(small(deploy=True, kernel_size=kernel_size))
     image = random_image(1, 2, 32, 48 if kernel_size == 5 else 32, 32)
     with torch.no_grad():
-        assert_close(network(image), reference(network.state_dict(), image, SMALL["depths"]))
+        assert_close(network(image), reference.rep3d(network.state_dict(), image, SMALL["depths"]))
+
+
+def before_the_skip_norm(network: Rep3D) -> None:
+    """The next stage takes the normalised output, as in the sibling designs."""
+    for stage, norm in ((1, network.rep3d.norm0), (2, network.rep3d.norm1)):
+        network.rep3d.downsample_layers[stage].register_forward_pre_hook(
+            lambda _, inputs, norm=norm: (norm(inputs[0]),)
+        )
+
+
+def swapped_skip(network: Rep3D) -> None:
+    network.decoder3.conv_block.register_forward_pre_hook(
+        lambda _, inputs: (inputs[0].roll(inputs[0].shape[1] // 2, 1),)
+    )
+
+
+def block_residual(network: Rep3D) -> None:
+    network.rep3d.stages[1][0].register_forward_hook(lambda _, inputs, out: out + inputs[0])
+
+
+def affine_epsilon(network: Rep3D) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.InstanceNorm3d):
+            module.eps = 1e-2
+
+
+def steep_activation(network: Rep3D) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.LeakyReLU):
+            module.negative_slope = 0.2
+
+
+@pytest.mark.parametrize(
+    "mistake", [before_the_skip_norm, swapped_skip, block_residual, affine_epsilon, steep_activation]
+)
+def test_planted_mistakes_in_the_whole_network_are_caught(mistake: Callable[[Rep3D], None]) -> None:
+    network = randomise(small(deploy=True, kernel_size=5))
+    image = random_image(1, 2, 32, 32, 32)
+    weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    mistake(network)
+    with torch.no_grad():
+        error = (network(image) - reference.rep3d(weights, image, SMALL["depths"])).abs().max()
+    assert float(error) > TOLERANCE
 
 
 @pytest.mark.parametrize("lrbm", ["learned", "fixed", "none", "per_channel"])
@@ -231,7 +232,7 @@ def test_training_starts_at_the_fixed_prior() -> None:
     assert torch.equal(per_channel.mask(), learned.mask().expand(3, -1, -1, -1, -1))
 
 
-@pytest.mark.parametrize("lrbm", ["learned", "fixed", "none", "per_channel"])
+@pytest.mark.parametrize("lrbm", ["learned", "fixed", "none", "per_channel", "grad"])
 def test_training_reaches_every_parameter_and_never_overwrites_the_kernels(lrbm: str) -> None:
     torch.manual_seed(0)
     network = small(lrbm=lrbm, learn_beta=lrbm == "learned").train()
@@ -305,7 +306,9 @@ def test_what_it_cannot_take_is_refused() -> None:
     with pytest.raises(InputError, match=r"40×32×32.*multiples of 16, at least 32.*48×32×32"):
         small().eval()(random_image(1, 2, 40, 32, 32))
     with pytest.raises(InputError, match="at least 32"):
-        small().eval()(random_image(1, 2, 16, 32, 32))
+        small().eval()(random_image(1, 2, 16, 16, 16))
+    with torch.no_grad():  # two voxels at the bottleneck will do, whichever way they lie
+        assert small().eval()(random_image(1, 2, 16, 32, 16)).shape == (1, 3, 16, 32, 16)
     with pytest.raises(InputError, match="'learned', 'fixed', 'none', 'per_channel', 'grad'"):
         small(lrbm="learnt")
     with pytest.raises(InputError, match="odd"):

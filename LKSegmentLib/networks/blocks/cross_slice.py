@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from LKSegmentLib.networks.constraints import switch, whole
+
 
 class CrossSliceAttention(nn.Module):
     """Let the slices along the first spatial axis attend to each other; c channels, m = max(c // 4, 8).
@@ -25,14 +27,20 @@ class CrossSliceAttention(nn.Module):
 
     Example::
 
-        attention = CrossSliceAttention(96)
-        out = attention(features)                  # (batch, 96, k, j, i) → the same shape
+        features = torch.randn(1, 48, 10, 12, 8)    # (batch, channels, k, j, i); the slices lie along k
+        attention = CrossSliceAttention(48)
+        out = attention(features)
+        assert out.shape == features.shape
+        assert attention.attention(features.mean((3, 4))).shape == (1, 10, 10)
+
+    Raises:
+        InputError: a value that is not allowed.
     """
 
     def __init__(self, channels: int, standard: bool = False) -> None:
         super().__init__()
-        inner = max(channels // 4, 8)
-        self.standard = standard
+        inner = max(whole("channels", channels) // 4, 8)
+        self.standard = switch("standard", standard)
         self.query = nn.Conv1d(channels, inner, 1)
         self.key = nn.Conv1d(channels, inner, 1)
         self.value = nn.Conv1d(channels, channels, 1)
@@ -42,7 +50,7 @@ class CrossSliceAttention(nn.Module):
         """Slice means (batch, channels, k) → A (batch, k, k); row i tells how query i spreads over the slices."""
         query, key = self.query(slices), self.key(slices)
         scores = torch.bmm(query.transpose(1, 2), key) / query.shape[1] ** 0.5
-        attention: Tensor = self.weights(scores.float().softmax(dim=2))
+        attention: Tensor = self.weights(in_single(scores).softmax(dim=2))
         return attention
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,3 +62,8 @@ class CrossSliceAttention(nn.Module):
         value = self.value(slices)
         update = torch.bmm(value, attention.to(value.dtype))
         return x + update[..., None, None]
+
+
+def in_single(x: Tensor) -> Tensor:
+    """In single precision, or in double where it is: softmaxes and sums over a map are too coarse in half."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -5,15 +5,18 @@ Module names are those of the released network, so that its weights load key by 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
-from LKSegmentLib.errors import InputError
+from LKSegmentLib.networks.constraints import fraction, number, one_of, whole
 from LKSegmentLib.operators import DepthwiseConv3d, PointwiseConv3d
 
 from .layer_norm import ChannelLayerNorm
 
-SELECTIONS = ("sum", "per_kernel")
+Selection = Literal["sum", "per_kernel"]
 
 
 class DynamicLargeKernel(nn.Module):
@@ -26,16 +29,22 @@ class DynamicLargeKernel(nn.Module):
     Args:
         channels: d, even.
         selection: ``"sum"`` or ``"per_kernel"``.
+
+    Example::
+
+        features = torch.randn(1, 48, 10, 12, 8)    # (batch, channels, k, j, i)
+        kernel = DynamicLargeKernel(48)
+        out = kernel(features)
+        assert out.shape == features.shape
+
+    Raises:
+        InputError: a value that is not allowed.
     """
 
-    def __init__(self, channels: int, selection: str = "sum") -> None:
+    def __init__(self, channels: int, selection: Selection = "sum") -> None:
         super().__init__()
-        if channels % 2:
-            raise InputError(f"A dynamic large kernel needs an even number of channels; got {channels}.")
-        if selection not in SELECTIONS:
-            raise InputError(f"The kernel selection is one of {', '.join(SELECTIONS)}; got {selection!r}.")
-        self.selection = selection
-        half = channels // 2
+        half = whole("channels", channels, minimum=2, multiple=2) // 2
+        self.selection: str = one_of("selection", selection, Selection)
         self.channel_proj = PointwiseConv3d(channels, half, bias=False)
         self.att_conv1 = DepthwiseConv3d(half, 5)
         self.att_conv2 = DepthwiseConv3d(half, 7, dilation=3)
@@ -60,7 +69,7 @@ class DynamicLargeKernel(nn.Module):
 class DynamicLargeKernelModule(nn.Module):
     """``t + Conv1(DLK(GELU(Conv1(t))))``: the residual adds the module's own input t."""
 
-    def __init__(self, channels: int, selection: str = "sum") -> None:
+    def __init__(self, channels: int, selection: Selection = "sum") -> None:
         super().__init__()
         self.proj_1 = PointwiseConv3d(channels, channels)
         self.act = nn.GELU()
@@ -103,17 +112,27 @@ class DynamicLargeKernelBlock(nn.Module):
         selection: see :class:`DynamicLargeKernel`.
         layer_scale: initial g (published 1e-6, at which an untrained block is inert).
         drop_path: probability of dropping a branch per sample in training (stochastic depth).
+
+    Example::
+
+        features = torch.randn(1, 48, 10, 12, 8)    # (batch, channels, k, j, i)
+        block = DynamicLargeKernelBlock(48, layer_scale=1e-2)
+        assert block(features).shape == features.shape
+
+    Raises:
+        InputError: a value that is not allowed.
     """
 
     def __init__(
-        self, channels: int, selection: str = "sum", layer_scale: float = 1e-6, drop_path: float = 0.0
+        self, channels: int, selection: Selection = "sum", layer_scale: float = 1e-6, drop_path: float = 0.0
     ) -> None:
         super().__init__()
-        self.layer_scale = nn.Parameter(torch.full((channels,), float(layer_scale)))
+        scale = torch.full((whole("channels", channels, minimum=2, multiple=2),), number("layer_scale", layer_scale))
+        self.layer_scale = nn.Parameter(scale)
         self.norm_layer = ChannelLayerNorm(channels)
         self.attn = DynamicLargeKernelModule(channels, selection)
         self.mlp = ChannelMixer(channels)
-        self.drop_path = drop_path
+        self.drop_path = fraction("drop_path", drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, channels, k, j, i)`` → the same shape."""
@@ -126,3 +145,27 @@ class DynamicLargeKernelBlock(nn.Module):
             return branch
         kept = torch.rand((branch.shape[0], 1, 1, 1, 1), device=branch.device) >= self.drop_path
         return branch * kept / (1 - self.drop_path)
+
+
+def dlk_stages(
+    widths: Sequence[int],
+    depths: Sequence[int],
+    selection: Selection,
+    layer_scale: float,
+    drop_path_rates: Sequence[float],
+) -> nn.ModuleList:
+    """A sequence of DLK blocks for each width.
+
+    Args:
+        widths: channels of each stage.
+        depths: blocks of each stage, as many as widths.
+        selection, layer_scale: of all blocks.
+        drop_path_rates: one for each block, in order; those left over are not used.
+    """
+    unused = iter(drop_path_rates)
+    return nn.ModuleList(
+        nn.Sequential(
+            *(DynamicLargeKernelBlock(width, selection, layer_scale, next(unused)) for _ in range(depth))
+        )
+        for width, depth in zip(widths, depths, strict=True)
+    )

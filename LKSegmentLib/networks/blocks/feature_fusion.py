@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from LKSegmentLib.errors import InputError
+from LKSegmentLib.networks.constraints import whole
 from LKSegmentLib.operators import PointwiseConv3d
 
 
@@ -28,12 +29,18 @@ class DynamicFeatureFusion(nn.Module):
 
     Example::
 
-        fusion = DynamicFeatureFusion(64)
-        fused = fusion(upsampled, skip)            # two (batch, 64, k, j, i) → (batch, 64, k, j, i)
+        upsampled, skip = torch.randn(2, 1, 32, 10, 12, 8)  # each (batch, channels, k, j, i)
+        fusion = DynamicFeatureFusion(32)
+        fused = fusion(upsampled, skip)
+        assert fused.shape == skip.shape
+
+    Raises:
+        InputError: a value that is not allowed.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        whole("channels", channels)
         self.conv_atten = nn.Sequential(PointwiseConv3d(2 * channels, 2 * channels, bias=False), nn.Sigmoid())
         self.conv_redu = PointwiseConv3d(2 * channels, channels, bias=False)
         self.conv1 = PointwiseConv3d(channels, 1)

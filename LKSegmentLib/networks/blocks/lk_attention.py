@@ -11,12 +11,15 @@ k = K / d. The pair reaches K + d - 1 voxels per axis (23 for K = 21, d = 3), no
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
 
 from LKSegmentLib.errors import InputError
+from LKSegmentLib.networks.constraints import one_of, whole
 from LKSegmentLib.operators import DepthwiseConv3d, PointwiseConv3d
 
-ORDERS = ("dwd_dw", "dw_dwd")
+Order = Literal["dwd_dw", "dw_dwd"]
 
 
 class LKAttention(nn.Module):
@@ -32,23 +35,24 @@ class LKAttention(nn.Module):
 
     Example::
 
-        attention = LKAttention(128, kernel=21, dilation=3)
-        out = attention(features)                  # (batch, 128, k, j, i) → the same shape
+        features = torch.randn(1, 16, 10, 12, 8)    # (batch, channels, k, j, i)
+        attention = LKAttention(16, kernel=21, dilation=3)
+        out = attention(features)
+        assert out.shape == attention.attention(features).shape == features.shape
 
     Raises:
         InputError: K is not an odd multiple of d, or the order is unknown.
     """
 
-    def __init__(self, channels: int, kernel: int = 21, dilation: int = 3, order: str = "dwd_dw") -> None:
+    def __init__(self, channels: int, kernel: int = 21, dilation: int = 3, order: Order = "dwd_dw") -> None:
         super().__init__()
-        if dilation < 1 or kernel % dilation or (kernel // dilation) % 2 == 0:
+        whole("channels", channels), whole("kernel", kernel), whole("dilation", dilation)
+        if kernel % dilation or (kernel // dilation) % 2 == 0:
             raise InputError(
                 f"LKAttention needs a kernel that is an odd multiple of the dilation (21 and 3, 6 and 2, …); "
                 f"got kernel {kernel} and dilation {dilation}."
             )
-        if order not in ORDERS:
-            raise InputError(f"LKAttention knows the orders {', '.join(ORDERS)}; got {order!r}.")
-        self.order = order
+        self.order: str = one_of("order", order, Order)
         self.dwd = DepthwiseConv3d(channels, kernel // dilation, dilation)
         self.dw = DepthwiseConv3d(channels, 2 * dilation - 1)
         self.pw = PointwiseConv3d(channels, channels)

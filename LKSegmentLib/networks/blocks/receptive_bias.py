@@ -9,7 +9,7 @@ generator below is therefore *ours*; it keeps the published tensor names and sha
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as functional
@@ -23,9 +23,11 @@ from .layer_norm import ChannelLayerNorm
 LRBM = Literal["learned", "fixed", "none", "per_channel", "grad"]
 
 
-def tap_distances(kernel_size: int, device: torch.device | None = None) -> Tensor:
+def tap_distances(
+    kernel_size: int, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Distance of each tap of a cubic kernel from its centre tap, in taps: (K, K, K)."""
-    axis = torch.arange(kernel_size, dtype=torch.float32, device=device) - kernel_size // 2
+    axis = torch.arange(kernel_size, dtype=dtype, device=device) - kernel_size // 2
     return (axis.view(-1, 1, 1) ** 2 + axis.view(1, -1, 1) ** 2 + axis.view(1, 1, -1) ** 2).sqrt()
 
 
@@ -62,8 +64,7 @@ class ReceptiveBiasConv3d(nn.Module):
 
     with one mask for all channels; N1 and N2 normalise over the K³ taps and have a scalar weight and bias
     each. N2 starts at zero, so training starts at the fixed prior exactly. (The biases of both convolutions
-    are published
-    tensors without effect: the normalisations cancel them.)
+    are published tensors without effect: the normalisations cancel them.)
 
     Args:
         channels: n.
@@ -77,8 +78,11 @@ class ReceptiveBiasConv3d(nn.Module):
 
     Example::
 
-        convolution = ReceptiveBiasConv3d(48, kernel_size=21)
-        out = convolution(features)                # (batch, 48, k, j, i) → the same shape
+        features = torch.randn(1, 8, 10, 12, 8)     # (batch, channels, k, j, i)
+        convolution = ReceptiveBiasConv3d(8, kernel_size=21)
+        before = convolution(features)
+        convolution.bake()                          # a plain convolution from here on
+        assert torch.equal(convolution(features), before)
 
     Raises:
         InputError: a value that is not allowed.
@@ -93,9 +97,9 @@ class ReceptiveBiasConv3d(nn.Module):
         learn_beta: bool = False,
     ) -> None:
         super().__init__()
-        self.lrbm: str = one_of("lrbm", lrbm, get_args(LRBM))
+        self.lrbm: str = one_of("lrbm", lrbm, LRBM)
         self.deploy = switch("deploy", deploy)
-        self.dwconv = DepthwiseConv3d(channels, whole("kernel_size", kernel_size, odd=True), bias=False)
+        self.dwconv = DepthwiseConv3d(whole("channels", channels), whole("kernel_size", kernel_size, odd=True), bias=False)
         if switch("learn_beta", learn_beta):
             self.beta: Tensor | float = nn.Parameter(torch.ones(()))
         else:
@@ -111,8 +115,11 @@ class ReceptiveBiasConv3d(nn.Module):
 
     def prior(self) -> Tensor:
         """P: (K, K, K)."""
-        distances = tap_distances(self.dwconv.kernel_size[0], self.dwconv.weight.device)
-        return receptive_prior(distances, self.beta)
+        weight = self.dwconv.weight
+        # Half precision is too coarse to compute in; double precision keeps its digits.
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        distances = tap_distances(self.dwconv.kernel_size[0], weight.device, dtype)
+        return receptive_prior(distances, self.beta).to(weight.dtype)
 
     def mask(self) -> Tensor:
         """M: (1 or channels, 1, K, K, K), to be multiplied with the kernel (`"grad"`: with its gradient)."""
@@ -153,15 +160,8 @@ class ReceptiveBiasBlock(ReceptiveBiasConv3d):
     Takes the arguments of `ReceptiveBiasConv3d`.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        kernel_size: int = 21,
-        lrbm: LRBM = "learned",
-        deploy: bool = False,
-        learn_beta: bool = False,
-    ) -> None:
-        super().__init__(channels, kernel_size, lrbm, deploy, learn_beta)
+    def __init__(self, channels: int, *arguments: Any, **named: Any) -> None:
+        super().__init__(channels, *arguments, **named)
         self.norm = nn.BatchNorm3d(channels)
         self.act = nn.GELU()
 

@@ -9,6 +9,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from LKSegmentLib.networks.constraints import one_of, whole
+
 from .dynamic_large_kernel import ChannelMixer
 
 SalienceNorm = Literal["shared", "separate"]
@@ -32,12 +34,18 @@ class SalienceLayer(nn.Module):
 
     Example::
 
+        image = torch.randn(1, 1, 10, 12, 8)        # (batch, in_channels, k, j, i)
         salience = SalienceLayer(1, 48)
-        features = salience(image)                 # (batch, 1, k, j, i) → (batch, 48, k, j, i)
+        features = salience(image)
+        assert features.shape == (1, 48, 10, 12, 8)
+
+    Raises:
+        InputError: a value that is not allowed.
     """
 
     def __init__(self, in_channels: int, channels: int, norm: SalienceNorm = "shared") -> None:
         super().__init__()
+        whole("in_channels", in_channels), whole("channels", channels), one_of("norm", norm, SalienceNorm)
         self.channel_proj = nn.Conv3d(in_channels, channels, 3, padding=1)
         self.mlp = ChannelMixer(channels)
         self.norm_layer = nn.BatchNorm3d(channels)

@@ -1,5 +1,4 @@
-"""The self-adaptive convolution module (SACM) of MSA2-Net (Science Progress 109(2), 2026): a
-*reconstruction*.
+"""The self-adaptive convolution module (SACM) of MSA2-Net (Science Progress 109(2), 2026): a *reconstruction*.
 
 Published in words: soft attention over candidate kernels, conditioned on statistics of the input map by a
 two-layer network; one aggregated kernel for each input. Chosen here, because no formula could be read: which
@@ -16,7 +15,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from LKSegmentLib.errors import InputError
-from LKSegmentLib.networks.constraints import whole, whole_list
+from LKSegmentLib.networks.constraints import switch, whole, whole_list
 
 
 class SelfAdaptiveConv2d(nn.Module):
@@ -24,8 +23,7 @@ class SelfAdaptiveConv2d(nn.Module):
 
         φ = [mean(x_c); std(x_c)] over the image          2 C numbers
         α = softmax(W2 ReLU(W1 φ + b1) + b2)              N shares, h = max(C / 4, 16) numbers in between
-        y = Conv1((Σ α_n W_n) * x + Σ α_n b_n)            kernels padded to the largest size about their
-        centres
+        y = Conv1((Σ α_n W_n) * x + Σ α_n b_n)            kernels padded to the largest about their centres
 
     Training starts with equal shares (W2 = 0).
 
@@ -36,22 +34,26 @@ class SelfAdaptiveConv2d(nn.Module):
 
     Example::
 
-        convolution = SelfAdaptiveConv2d(64)
-        out = convolution(features)                # (batch, 64, j, i) → the same shape
-        shares = convolution.shares(features)      # (batch, 3): how much of 3², 5² and 7²
+        features = torch.randn(2, 16, 12, 8)        # (batch, channels, j, i)
+        convolution = SelfAdaptiveConv2d(16, candidates=(3, 5, 7))
+        out = convolution(features)
+        assert out.shape == features.shape
+        shares = convolution.shares(features)       # how much of 3², 5² and 7²; equal before training
+        assert shares.shape == (2, 3)
 
     Raises:
-        InputError: no candidate, or an even size.
+        InputError: no candidate, an even size, or another value that is not allowed.
     """
 
     def __init__(self, channels: int, candidates: Sequence[int] = (3, 5, 7), dense: bool = False) -> None:
         super().__init__()
+        whole("channels", channels)
         self.candidates = whole_list("candidates", candidates)
         if not self.candidates:
             raise InputError("candidates=() is not allowed. Give at least one odd kernel size.")
         for size in self.candidates:
             whole("candidates", size, odd=True)
-        self.dense = dense
+        self.dense = switch("dense", dense)
         fan_in = channels if dense else 1
         self.weights = nn.ParameterList(torch.empty(channels, fan_in, size, size) for size in self.candidates)
         self.biases = nn.Parameter(torch.zeros(len(self.candidates), channels))

@@ -11,7 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from LKSegmentLib.errors import InputError
+from LKSegmentLib.networks.constraints import whole
 from LKSegmentLib.operators import PointwiseConv3d
+
+from .cross_slice import in_single
+
+_GROUPS = 8
 
 
 class SimpleSkip(nn.Module):
@@ -38,8 +43,8 @@ class LowRankAttention(nn.Module):
         k = softmax over R of (Conv1_{c→R}(e) / √R)                each voxel's R values sum to 1
         ctx[r] = Σ_n k[r, n] v[n],   v = Conv1(e);    out = Conv1(Σ_r q[r] ctx[r])
 
-    The softmax axes are the reverse of ordinary linear attention, as released. Computed in single precision
-    always: the sums of ctx grow with the number of voxels and would overflow half precision. (The bias of
+    The softmax axes are the reverse of ordinary linear attention, as released. Never computed in half
+    precision: the sums of ctx grow with the number of voxels and would overflow half precision. (The bias of
     query_proj is a published tensor without effect: it adds the same to everything its softmax compares.)
 
     Args:
@@ -57,19 +62,19 @@ class LowRankAttention(nn.Module):
     def queries(self, decoder: Tensor) -> Tensor:
         """(batch, channels, k, j, i) → (batch, rank, voxels); multiply by the voxels for display."""
         query = self.query_proj(decoder).flatten(2)
-        return (query.float() / query.shape[1] ** 0.5).softmax(dim=2)
+        return (in_single(query) / query.shape[1] ** 0.5).softmax(dim=2)
 
     def keys(self, encoder: Tensor) -> Tensor:
         """(batch, channels, k, j, i) → (batch, rank, voxels): a soft partition of the encoder map."""
         key = self.key_proj(encoder).flatten(2)
-        return (key.float() / key.shape[1] ** 0.5).softmax(dim=1)
+        return (in_single(key) / key.shape[1] ** 0.5).softmax(dim=1)
 
     def forward(self, encoder: Tensor, decoder: Tensor) -> Tensor:
         """Two maps (batch, channels, k, j, i) → one of the same shape."""
         query, key = self.queries(decoder), self.keys(encoder)
         value = self.value_proj(encoder).flatten(2)
         with _single_precision(encoder):
-            context = torch.bmm(key, value.float().transpose(1, 2))
+            context = torch.bmm(key, in_single(value).transpose(1, 2))
             attended = torch.bmm(context.transpose(1, 2), query)
         out: Tensor = self.out_proj(attended.to(value.dtype).unflatten(2, encoder.shape[2:]))
         return out
@@ -103,12 +108,18 @@ class SkipFusion(nn.Module):
 
     Example::
 
-        fusion = SkipFusion(48, rank=8)
-        fused = fusion(skip, upsampled)            # two (batch, 48, k, j, i) → (batch, 48, k, j, i)
+        skip, upsampled = torch.randn(2, 1, 16, 10, 12, 8)  # each (batch, channels, k, j, i)
+        fusion = SkipFusion(16, rank=8)
+        fused = fusion(skip, upsampled)             # the encoder's map first
+        assert fused.shape == skip.shape
+
+    Raises:
+        InputError: a value that is not allowed.
     """
 
     def __init__(self, channels: int, rank: int = 8) -> None:
         super().__init__()
+        whole("channels", channels, minimum=_GROUPS, multiple=_GROUPS), whole("rank", rank)
         self.alpha = nn.Parameter(torch.tensor(0.5))
         self.low_rank_attn = LowRankAttention(channels, rank)
         self.channel_gate = ChannelGate(channels)
@@ -138,4 +149,4 @@ def _single_precision(x: Tensor) -> AbstractContextManager[object]:
 
 def _fused(channels: int) -> nn.Sequential:
     convolution = nn.Conv3d(2 * channels, channels, 3, padding=1, bias=False)
-    return nn.Sequential(convolution, nn.GroupNorm(8, channels), nn.GELU())
+    return nn.Sequential(convolution, nn.GroupNorm(_GROUPS, channels), nn.GELU())

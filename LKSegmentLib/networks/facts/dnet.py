@@ -53,6 +53,10 @@ FACTS = NetworkFacts(
         "Gates pool over the whole window, so results depend on its content.",
         "The article calls the channel mixer's reach global; it is one 3³ convolution.",
         "No training code; patch size, optimiser and schedule are not stated.",
+        "Sizes that are no multiples of 32 stop it in a concatenation (measured); nothing is cropped on the way up.",
+        "The channel mixer holds 192-channel maps at full resolution: 0.68 GB each at 96³, three of them in training.",
+        "Slow as released: auxiliary heads always run, two products where one will do, layer norms that leave maps out "
+        "of order in memory, copies of every shortcut. It imports a path that timm has given up.",
     ),
     deviations=(
         "Auxiliary heads run only with deep supervision (same results, 0.11 G fewer multiply-accumulates).",

@@ -48,12 +48,14 @@ FACTS = NetworkFacts(
         "at the border (within 11 voxels of the attended level). The equation is followed.",
         "The pair of kernels reaches K + d - 1 voxels per axis (23 for K = 21, d = 3), not K.",
         "Group normalisation pools over the whole window, so results depend on its content.",
+        "The text calls K the number of channels; it is the edge of the kernel. Its FLOPs are multiply-accumulates.",
     ),
     deviations=(
         "order='dw_dwd', norm_groups and attention={level: (K, d)} are ours; defaults as in the paper.",
     ),
     remarks=(
         "Parameters 1→7: base 100,990,972, mid 101,067,644, full 101,460,124.",
+        "MACs 4→3 at 160×192×128, the paper's size for BraTS: base 1,134.9 G, mid 1,139.6 G, full 1,211.0 G.",
         "Mid and full weights are not interchangeable at level 2, whose modules differ in size.",
     ),
 )

@@ -46,12 +46,17 @@ FACTS = NetworkFacts(
         Published("Dice, ACDC", "92.56 %", "published; not reproduced here"),
         Published("Dice, Kvasir-SEG / ISIC2017", "93.37 % / 92.98 %", "published; not reproduced here"),
     ),
+    receptive_note=(
+        "In voxels of the resized slice: stripes of attention are as high and as wide as the map, so every stage sees "
+        "its whole row and column. Across slices: 1 voxel."
+    ),
     known_problems=(
         "The 2025 and 2026 texts define the adaptive convolution differently (one size for a data set; a "
         "soft mixture "
         "for each input) and print the same scores.",
         "In the published ablation, keeping the bridge alone loses as much as removing bridge and decoder.",
         "Slices are segmented one by one; nothing couples them.",
+        "The scores printed for rival networks disagree with each other (AgileFormer 85.84 and 85.15).",
     ),
     deviations=(
         "The last norms of the auxiliary ResNet start at 0.01 instead of 0: at zero its ReLU would never "
@@ -61,7 +66,8 @@ FACTS = NetworkFacts(
     ),
     remarks=(
         "Scale intensities by one rule for the whole volume, not slice by slice, or the mixtures jitter.",
-        "Use windows that hold whole slices: the mixtures depend on the share of background they see.",
+        "Inference gives it whole slices, whatever window the package names: the mixtures depend on the share of "
+        "background they see.",
         "Slices lie along the first array axis: axial in the canonical orientation, the only one the paper "
         "trains on.",
     ),

@@ -41,6 +41,7 @@ class NetworkFacts:
         parameters: exact count in the reference configuration; a test counts again. None: counted when asked.
         macs: exact multiply-accumulates at `reference_size`, likewise.
         published: the authors' figures.
+        receptive_note: what is special about its receptive fields, a sentence.
         known_problems: of the published code or paper.
         deviations: where this implementation departs from the published one.
         remarks: anything else a user of the network should know.
@@ -59,6 +60,7 @@ class NetworkFacts:
     parameters: int | None = None
     macs: int | None = None
     published: tuple[Published, ...] = ()
+    receptive_note: str = ""
     known_problems: tuple[str, ...] = ()
     deviations: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()

@@ -60,6 +60,10 @@ FACTS = NetworkFacts(
         "wakes untrained taps. Infer with the training window.",
         "Checkpoints repeat the prior for every channel (53 MB).",
         "Instance norms make results depend on the window's content.",
+        "The repository cannot be imported as it is: modules and requirements.txt are missing, and it needs a MONAI of "
+        "2022 (0.9).",
+        "Its validation averages a running mean over the cases, so the metric it selects by is not the mean Dice.",
+        "Its options a, drop_path_rate, layer_scale_init_value and conv_block have no effect.",
     ),
     deviations=(
         "The mask generator normalises over the kernel's taps and starts at the fixed prior (ours).",
