@@ -35,6 +35,7 @@ from LKSegmentLib.errors import LKSegmentError  # noqa: E402 (after the line abo
 
 POLL_MILLISECONDS = 30
 DEBOUNCE_MILLISECONDS = 150
+SLICE_MILLISECONDS = 50
 SELF_TEST_SECONDS = 180.0
 DEVICE_SETTING = "LKSegment/Device"
 INTERPRETER_SETTING = "LKSegment/WorkerPython"
@@ -47,6 +48,13 @@ BUTTONS = {
     "cancelButton": "cancel",
     "stopButton": "stop",
     "overlayCheckBox": "overlay",
+    "recordButton": "record",
+    "reachButton": "reach",
+    "probeButton": "probe",
+    "secondMapComboBox": "second",
+    "showTableButton": "table",
+    "restoreLayersButton": "restore",
+    "removeMapsButton": "remove",
 }
 """The button, and the action that `PanelSession.why_not` knows."""
 
@@ -133,11 +141,15 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.request_timer.setSingleShot(True)
         self.request_timer.setInterval(DEBOUNCE_MILLISECONDS)
         self.request_timer.timeout.connect(self.on_request)
+        self.slice_timer = qt.QTimer()
+        self.slice_timer.setSingleShot(True)
+        self.slice_timer.setInterval(SLICE_MILLISECONDS)
+        self.slice_timer.timeout.connect(lambda: self.session.inspection.mark_slices())
         panel.setMRMLScene(slicer.mrmlScene)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.on_scene_start_close)
         self.addObserver(scene, scene.EndCloseEvent, self.on_scene_replaced)
-        self.addObserver(scene, scene.EndImportEvent, self.on_scene_replaced)
+        self.addObserver(scene, scene.EndImportEvent, self.on_scene_loaded)
         self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self.on_node_leaving)
         self.initialize()
         self._connect_controls()
@@ -154,6 +166,8 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if ui.deviceComboBox.findData(self.session.device) < 0:
             ui.deviceComboBox.addItem(self.session.device, self.session.device)  # such as cuda:1, from the settings
         ui.deviceComboBox.setCurrentIndex(ui.deviceComboBox.findData(self.session.device))
+        ui.scaleComboBox.addItem(_("Percentiles 2 to 99.8 of this case"), "percentiles")
+        ui.scaleComboBox.addItem(_("Everything the quantity can be"), "range")
         for button in BUTTONS:
             self._tooltips[button] = getattr(ui, button).property("toolTip")
         ui.positivePointButton.setIcon(qt.QIcon(self.resourcePath("Icons/PointInclude.svg")))
@@ -166,9 +180,21 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.modelComboBox.currentIndexChanged.connect(self.on_model)
         ui.deviceComboBox.currentIndexChanged.connect(self.on_device)
         ui.segmentComboBox.currentIndexChanged.connect(self.on_segment)
-        ui.overlayMapComboBox.currentIndexChanged.connect(self.on_overlay)
+        for combo in (ui.overlayMapComboBox, ui.secondMapComboBox, ui.scaleComboBox):
+            combo.currentIndexChanged.connect(self.on_overlay)
+        for slider in (ui.overlayOpacitySlider, ui.overlayHiddenSlider, ui.secondOpacitySlider, ui.secondHiddenSlider):
+            slider.valueChanged.connect(self.on_overlay)
         ui.overlayCheckBox.toggled.connect(self.on_overlay)
-        ui.overlayOpacitySlider.valueChanged.connect(self.on_overlay)
+        ui.whyCollapsibleButton.contentsCollapsed.connect(lambda *_args: self.show_all())
+        ui.passportButton.toggled.connect(lambda *_args: self.show_all())
+        ui.mapsListWidget.itemChanged.connect(self.on_choice)
+        ui.mapNameEdit.editingFinished.connect(self.on_typed)
+        ui.recordButton.clicked.connect(lambda *_args: self._attempt(session.request_maps))
+        ui.reachButton.clicked.connect(lambda *_args: self._attempt(session.request_reach))
+        ui.probeButton.clicked.connect(lambda *_args: self._attempt(self.on_probe))
+        ui.showTableButton.clicked.connect(lambda *_args: self._attempt(self.on_show_table))
+        ui.restoreLayersButton.clicked.connect(lambda *_args: self._attempt(session.inspection.restore_layers))
+        ui.removeMapsButton.clicked.connect(lambda *_args: self._attempt(self.on_remove_maps))
         ui.interpreterPathEdit.currentPathChanged.connect(self.on_interpreter)
         ui.positivePointButton.clicked.connect(lambda *_args: self.on_place("positive"))
         ui.negativePointButton.clicked.connect(lambda *_args: self.on_place("negative"))
@@ -197,7 +223,7 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def enter(self) -> None:
         self.initialize()
-        self._attempt(self.session.enter)
+        self._attempt(self.session.inspection.enter)
 
     def exit(self) -> None:
         self._attempt(self.session.leave)
@@ -206,6 +232,7 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Called when the application quits and when the module is reloaded: nothing may outlive this."""
         self.poll_timer.stop()
         self.request_timer.stop()
+        self.slice_timer.stop()
         self.removeObservers()
         if self._stop_watching_state is not None:
             self._stop_watching_state()
@@ -227,6 +254,11 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def on_scene_replaced(self, _caller: Any, _event: Any) -> None:
         self.initialize()
 
+    def on_scene_loaded(self, _caller: Any, _event: Any) -> None:
+        self.session.inspection.on_scene_loaded()
+        self.initialize()
+        self._attempt(self.session.inspection.update)
+
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def on_node_leaving(self, _caller: Any, _event: Any, node: Any) -> None:
         if not slicer.mrmlScene.IsClosing():
@@ -238,9 +270,10 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         state, points = self.session.state, slicer.vtkMRMLMarkupsNode
         nodes = [state.positive_points, state.negative_points, state.target_segmentation]
         nodes.append(slicer.mrmlScene.GetSingletonNode("Singleton", "vtkMRMLInteractionNode"))
+        nodes += self.session.inspection.slice_nodes()
         if nodes == self._watched:
             return
-        for method in (self.on_points, self.on_segments, self.on_mouse_mode):
+        for method in (self.on_points, self.on_segments, self.on_mouse_mode, self.on_slice):
             self.removeObservers(method)
         self._watched = nodes
         for node in filter(None, nodes[:2]):
@@ -251,6 +284,8 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 self.addObserver(nodes[2], getattr(slicer.vtkSegmentation, event), self.on_segments)
         if nodes[3] is not None:
             self.addObserver(nodes[3], nodes[3].InteractionModeChangedEvent, self.on_mouse_mode)
+        for node in nodes[4:]:
+            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self.on_slice)
 
     # what happens -----------------------------------------------------------------------------------------
 
@@ -287,6 +322,10 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def on_mouse_mode(self, _caller: Any, _event: Any) -> None:
         self._show_placing()
+
+    def on_slice(self, _caller: Any, _event: Any) -> None:
+        if not self.slice_timer.isActive():  # while somebody scrolls, now and then is enough
+            self.slice_timer.start()
 
     def on_place(self, which: str) -> None:
         session = self.session
@@ -326,12 +365,42 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.show_all()
 
     def on_overlay(self, *_args: Any) -> None:
-        session, ui = self.session, self.ui
-        session.map_name = current_data(ui.overlayMapComboBox)
-        with session.state.together():
-            session.state.overlay_visible = ui.overlayCheckBox.isChecked()
-            session.state.overlay_opacity = float(ui.overlayOpacitySlider.property("value"))
-        self._attempt(session.update_overlay)
+        state, ui = self.session.state, self.ui
+        with state.together():
+            self.session.inspection.choose_overlays(
+                current_data(ui.overlayMapComboBox), current_data(ui.secondMapComboBox)
+            )
+            state.overlay_visible = ui.overlayCheckBox.isChecked()
+            state.overlay_opacity = float(ui.overlayOpacitySlider.property("value"))
+            state.overlay_hidden = float(ui.overlayHiddenSlider.property("value"))
+            state.second_opacity = float(ui.secondOpacitySlider.property("value"))
+            state.second_hidden = float(ui.secondHiddenSlider.property("value"))
+            state.overlay_scale = current_data(ui.scaleComboBox)
+        self._attempt(self.session.inspection.resume)
+
+    def on_choice(self, *_args: Any) -> None:
+        widget = self.ui.mapsListWidget
+        items = [widget.item(row) for row in range(widget.property("count"))]
+        ticked = [str(item.data(qt.Qt.UserRole)) for item in items if item.checkState() == qt.Qt.Checked]
+        self.session.state.choose_maps(self.session.state.model, ticked)
+
+    def on_typed(self, *_args: Any) -> None:
+        self.session.inspection.typed = str(self.ui.mapNameEdit.property("text"))
+        self.show_all()
+
+    def on_probe(self) -> None:
+        found = self.session.inspection.probe()
+        names, values, units = found.column("map"), found.column("value"), found.column("unit")
+        rows = zip(names, values, units, strict=True)
+        lines = [f"{name}: {'-' if value is None else f'{value:.4g}'} ({unit})" for name, value, unit in rows]
+        self.ui.probeLabel.setText("\n".join([found.name, *lines]))
+
+    def on_show_table(self) -> None:
+        self.session.inspection.show_table(current_data(self.ui.tableComboBox))
+
+    def on_remove_maps(self) -> None:
+        self.session.status = self.session.inspection.remove_recorded()
+        self.ui.probeLabel.setText("")
 
     # what is shown ----------------------------------------------------------------------------------------
 
@@ -343,9 +412,7 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         models = [(entry.title or name, name) for name, entry in session.models.items()]
         fill(ui.modelComboBox, models, session.state.model)
         ui.modelComboBox.setToolTip(about_model(session.models.get(session.state.model)))
-        fill(ui.overlayMapComboBox, [(name, name) for name in session.map_names], session.map_name)
-        set_quietly(ui.overlayCheckBox, "setChecked", session.state.overlay_visible)
-        set_quietly(ui.overlayOpacitySlider, "setValue", session.state.overlay_opacity)
+        self._show_inspection()
         self._show_segments()
         self._show_placing()
         for name, action in BUTTONS.items():
@@ -366,6 +433,27 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.poll_timer.start()
         if session.needs_mask() and not self.request_timer.isActive():
             self.request_timer.start()
+
+    def _show_inspection(self) -> None:
+        """The section "See why"; the worker is asked what the model shows once somebody looks there."""
+        session, ui, state, inspection = self.session, self.ui, self.session.state, self.session.inspection
+        if not ui.whyCollapsibleButton.property("collapsed") and session.model_kind:
+            inspection.ask(state.model)
+        names = [inspection.name_of(node) for node in inspection.maps()]
+        first, second = inspection.shown_names()
+        fill(ui.overlayMapComboBox, [(name, name) for name in names], first)
+        fill(ui.secondMapComboBox, [(_("None"), ""), *((name, name) for name in names)], second)
+        fill(ui.tableComboBox, *inspection.table_choice(current_data(ui.tableComboBox)))
+        set_quietly(ui.scaleComboBox, "setCurrentIndex", ui.scaleComboBox.findData(state.overlay_scale))
+        set_quietly(ui.overlayCheckBox, "setChecked", state.overlay_visible)
+        set_quietly(ui.overlayOpacitySlider, "setValue", state.overlay_opacity)
+        set_quietly(ui.overlayHiddenSlider, "setValue", state.overlay_hidden)
+        set_quietly(ui.secondOpacitySlider, "setValue", state.second_opacity)
+        set_quietly(ui.secondHiddenSlider, "setValue", state.second_hidden)
+        tick(ui.mapsListWidget, inspection.exposures(state.model), inspection.chosen(state.model) or [])
+        ui.passportLabel.setText(inspection.passport_line())
+        ui.faithfulnessLabel.setText(inspection.faithfulness(session.models))
+        ui.passportDetailsLabel.setText(inspection.passport_details() if ui.passportButton.isChecked() else "")
 
     def _show_segments(self) -> None:
         state = self.session.state
@@ -420,6 +508,21 @@ def fill(combo: Any, entries: list[tuple[str, str]], current: str) -> None:
             combo.addItem(text, data)
     combo.setCurrentIndex(combo.findData(current))
     combo.blockSignals(blocked)
+
+
+def tick(widget: Any, exposures: list[Any], chosen: list[str]) -> None:
+    """Give a QListWidget these things that a model can show, with a box each, and tick the chosen ones."""
+    blocked = widget.blockSignals(True)
+    rows = range(widget.property("count"))
+    if [str(widget.item(row).data(qt.Qt.UserRole)) for row in rows] != [one.name for one in exposures]:
+        widget.clear()
+        for row, one in enumerate(exposures):
+            widget.addItem(one.words)
+            widget.item(row).setData(qt.Qt.UserRole, one.name)
+            widget.item(row).setToolTip(one.about)
+    for row, one in enumerate(exposures):
+        widget.item(row).setCheckState(qt.Qt.Checked if one.name in chosen else qt.Qt.Unchecked)
+    widget.blockSignals(blocked)
 
 
 def select_node(selector: Any, node: Any) -> None:

@@ -14,8 +14,9 @@ from LKSegmentLib.errors import InputError
 from LKSegmentLib.inspection import Map
 from LKSegmentLib.inspection.maps import CASE, case_percentiles
 from LKSegmentLib.scene.core import Node, SceneContext, require_node, slicer_module
+from LKSegmentLib.scene.geometry import image_array
 from LKSegmentLib.scene.segmentations import place_beside
-from LKSegmentLib.scene.volumes import add_volume_node, set_volume, volume_of
+from LKSegmentLib.scene.volumes import add_volume_node, grid_of, set_volume, volume_of
 from LKSegmentLib.volumes import Volume
 
 PASSPORT = "LKSegment.passport"
@@ -185,12 +186,16 @@ def color_table(context: SceneContext, name: str) -> Node:
     node.SetTypeToUser()
     node.SetHideFromEditors(False)
     node.SetNumberOfColors(256)
-    stops = np.array([[int(stop[at : at + 2], 16) / 255 for at in (0, 2, 4)] for stop in _TABLES[name].split()])
-    places = np.linspace(0, 255, len(stops))
-    for index in range(256):
-        red, green, blue = (float(np.interp(index, places, stops[:, channel])) for channel in range(3))
-        node.SetColor(index, str(index), red, green, blue, 1.0)
+    for index, color in enumerate(colors_of(name) / 255):
+        node.SetColor(index, str(index), *color.tolist(), 1.0)
     return node
+
+
+def colors_of(name: str) -> NDArray[np.float64]:
+    """The 256 colours of a table, (256, 3), 0 to 255."""
+    stops = np.array([[int(stop[at : at + 2], 16) for at in (0, 2, 4)] for stop in _TABLES[name].split()])
+    places = np.linspace(0, 255, len(stops))
+    return np.stack([np.interp(np.arange(256), places, stops[:, channel]) for channel in range(3)], axis=1)
 
 
 def add_legend(node: Node, title: str, view_ids: Sequence[str] = ()) -> Node:
@@ -220,9 +225,15 @@ def maps_of(context: SceneContext, image_node: Node | None) -> list[Node]:
     return [node for node in nodes if is_map(node) and node.GetNodeReferenceID(IMAGE) == identifier]
 
 
-def map_of(node: Node) -> Map:
-    """The map of an overlay volume: its values (a copy), place and passport."""
-    return Map(str(node.GetAttribute(MAP_NAME)), volume_of(node), passport_of(node))
+def map_of(node: Node, copy: bool = True) -> Map:
+    """The map of an overlay volume: its values, place and passport.
+
+    `copy` False: the values are those of the scene and change with them, so that one of them is read for free.
+    """
+    if copy:
+        return Map(str(node.GetAttribute(MAP_NAME)), volume_of(node), passport_of(node))
+    values = Volume(image_array(node.GetImageData()), grid_of(node).ijk_to_ras)
+    return Map(str(node.GetAttribute(MAP_NAME)), values, passport_of(node))
 
 
 def is_map(node: Node | None) -> bool:

@@ -12,25 +12,20 @@ from typing import Any, NamedTuple
 
 from LKSegmentLib.engine.client import EngineClient
 from LKSegmentLib.engine.jobs import Job
-from LKSegmentLib.engine.results import ClickResult, SegmentResult
+from LKSegmentLib.engine.results import ClickResult, InspectResult, ReachResult, SegmentResult
 from LKSegmentLib.errors import InputError, LKSegmentError
 from LKSegmentLib.packages.catalogue import Entry, catalogue, user_folder
 from LKSegmentLib.prompts import Point
-from LKSegmentLib.scene import overlays, prompts
+from LKSegmentLib.scene import prompts
 from LKSegmentLib.scene.core import Node, SceneContext
+from LKSegmentLib.scene.inspection_session import InspectionSession
 from LKSegmentLib.scene.preview import ClickPreview, remove_left_over_previews
-from LKSegmentLib.scene.requests import SceneRequests
+from LKSegmentLib.scene.requests import CLICK, SceneRequests
 from LKSegmentLib.scene.segments import SegmentWriter
 from LKSegmentLib.scene.state import PanelState
 from LKSegmentLib.scene.targets import free_segment_name, new_segmentation, ready_segmentation
 from LKSegmentLib.scene.terminology import label_entries
-
-try:
-    from slicer.i18n import tr as _
-except ImportError:  # slicer-core alone has no translations
-
-    def _(text: str) -> str:
-        return text
+from LKSegmentLib.scene.translation import _
 
 
 class Request(NamedTuple):
@@ -41,6 +36,7 @@ class Request(NamedTuple):
     device: str = ""
     points: tuple[Point, ...] = ()
     with_maps: bool = False
+    layers: tuple[str, ...] | None = None
 
 
 NOTHING = Request()
@@ -58,7 +54,7 @@ class PanelSession:
         state: what the panel shows, kept in the scene.
         device: where networks run. It belongs to the computer, not to the scene.
         models: the installed models by name.
-        map_names, map_name: the maps of the last result, and the one that is shown over the image.
+        inspection: what looks inside: recording maps, showing them, reach.
         status: the sentence for the status line.
     """
 
@@ -74,15 +70,12 @@ class PanelSession:
         self.writer = SegmentWriter(context, save_state=save_state)
         self.device = "auto"
         self.models: dict[str, Entry] = {}
-        self.map_names: list[str] = []
-        self.map_name = ""
         self.status = ""
         self._requests = SceneRequests(make_engine)
+        self.inspection = InspectionSession(context, self.state, self._requests)
         self._asked = NOTHING
         self._follows_points = False
-        self._result: ClickResult | None = None
         self._preview_voxels = 0
-        self._is_left = False
         remove_left_over_previews(context)
 
     # what there is ----------------------------------------------------------------------------------------
@@ -122,8 +115,12 @@ class PanelSession:
     def why_not(self, action: str) -> str:
         """What an action lacks, as a sentence; "" when it can be done.
 
-        action: "place", "segment", "undo", "accept", "cancel", "stop" or "overlay".
+        action: "place", "segment", "undo", "accept", "cancel", "stop", "record", "reach", "probe", "overlay",
+        "second", "table", "restore" or "remove".
         """
+        if action in ("record", "reach", "probe", "overlay", "second", "table", "restore", "remove"):
+            missing = self._why_not_run(self.model_kind or CLICK) if action in ("record", "reach") else ""
+            return missing or self.inspection.why_not(action, self.state.model, self.model_kind, self.points())
         if action in ("place", "segment"):
             return self._why_not_run("click" if action == "place" else "volume")
         if action == "undo":
@@ -133,8 +130,6 @@ class PanelSession:
         if action == "cancel":
             something = self.has_preview or self.job is not None or self.points()
             return "" if something else _("There is no preview and no point to remove.")
-        if action == "overlay":
-            return "" if self.model_kind != "volume" else _("So far only models that take points show their maps.")
         return "" if self.job is not None else _("No job is running.")
 
     def _why_not_run(self, kind: str) -> str:
@@ -148,7 +143,7 @@ class PanelSession:
             return _("This model segments the whole volume and takes no points.")
         if self.model_kind != kind:
             return _("This model segments what is pointed at: place points instead.")
-        if kind == "volume" and self.job is not None:
+        if kind == "volume" and self._requests.is_computing:
             return _("A job is running: stop it first.")
         return ""
 
@@ -162,7 +157,7 @@ class PanelSession:
     @property
     def is_busy(self) -> bool:
         """Whether `poll` must be called from time to time."""
-        return self._requests.is_busy
+        return self._requests.is_busy or self.inspection.is_arriving
 
     @property
     def worker_facts(self) -> dict[str, Any]:
@@ -172,6 +167,7 @@ class PanelSession:
     def restart_worker(self) -> None:
         """End the worker; the next request starts a fresh one."""
         self._requests.restart()
+        self.inspection.forget()
         self._asked = NOTHING
         self.status = _("The worker was stopped. The next request starts a fresh one.")
 
@@ -192,7 +188,9 @@ class PanelSession:
         wanted = self._wanted()
         if not self._follows_points or (wanted.points and self._why_not_run("click")):
             return False
-        return wanted[:4] != self._asked[:4] or (wanted.with_maps and not self._asked.with_maps)
+        if wanted[:4] != self._asked[:4]:
+            return True
+        return wanted.with_maps and wanted[4:] != self._asked[4:]
 
     def follow_points(self) -> None:
         """Somebody works with the points: from now on the preview follows them."""
@@ -202,7 +200,9 @@ class PanelSession:
         points, volume = tuple(self.points()), self.state.input_volume
         if not points or volume is None:
             return NOTHING
-        return Request(volume.GetID(), self.state.model, self.device, points, self.state.overlay_visible)
+        with_maps, model = self.state.overlay_visible, self.state.model
+        layers = self.inspection.followed(model) if with_maps else None
+        return Request(volume.GetID(), model, self.device, points, with_maps, layers)
 
     def request_mask(self) -> None:
         """Ask for the mask after all points, in order. Without a point the preview goes.
@@ -210,15 +210,17 @@ class PanelSession:
         Raises InputError when the volume cannot be used.
         """
         self._asked = asked = self._wanted()
-        if asked.volume_id != self._requests.volume_id:
-            self._result = None  # its maps are of another image
         if not asked.points:
-            self._requests.abandon("click")
+            self._requests.abandon(CLICK)
             self._remove_preview()
             self.status = ""
             return
         self.poll()  # a worker that has ended meanwhile is noticed before the request, not by it
-        self._requests.click(self.state.input_volume, asked.model, asked.device, asked.points, asked.with_maps)
+        where = (self.state.input_volume, asked.model, asked.device)
+        if asked.with_maps:
+            self._requests.inspect(*where, asked.layers, asked.points, follows=True)
+        else:
+            self._requests.click(*where, asked.points)
         self.status = _("Segmenting...")
 
     def request_segmentation(self) -> None:
@@ -227,27 +229,59 @@ class PanelSession:
         self._requests.segment(self.state.input_volume, self.state.model, self.device)
         self.status = _("Segmenting the whole volume...")
 
+    def request_maps(self) -> None:
+        """Record the chosen maps and tables. Raises InputError as `request_mask`."""
+        self.poll()
+        self.status = self.inspection.record(self.state.model, self.device, self._given_points())
+
+    def request_reach(self) -> None:
+        """Compute the reach at the crosshair. Raises InputError as `request_mask`, and for a crosshair elsewhere."""
+        self.poll()
+        self.status = self.inspection.reach(self.state.model, self.device, self._given_points())
+
+    def _given_points(self) -> list[Point]:
+        return self.points() if self.model_kind == CLICK else []
+
     def poll(self) -> bool:
         """Take in what the worker sent; True when the panel has something new to show."""
         ended, something = self._requests.poll()
+        if self.job is not None and self.job.plan:
+            self.status = self.job.plan
         for event in ended:
+            if event.kind != "done" and event.job.kind == "exposed":
+                self.inspection.listing_failed(event.job.message["model"])
             if event.kind == "failed":
                 self.status = event.job.error
             elif event.kind == "cancelled":
                 self.status = _("Stopped.")
             else:
-                try:
-                    self._take(event.job)
-                except LKSegmentError as error:
-                    self.status = str(error)
+                self._attempt(lambda job=event.job: self._take(job))  # type: ignore[misc]
+        if not ended and self.inspection.is_arriving:
+            self._attempt(self.inspection.step)
+            return True
         return something
 
+    def _attempt(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except LKSegmentError as error:
+            self.status = str(error)
+
     def _take(self, job: Job) -> None:
+        result = job.result
+        if job.kind == "exposed":
+            self.inspection.take_listing(result, job.message["model"])
+            return
         volume = self.context.scene.GetNodeByID(self._requests.volume_id)  # not what is chosen by now
-        if isinstance(job.result, SegmentResult):
-            self._import(job.result, volume)
+        if isinstance(result, SegmentResult):
+            self._import(result, volume)
+        elif isinstance(result, ReachResult) or (isinstance(result, InspectResult) and job.target != CLICK):
+            self.status = " ".join((self.inspection.take(result, volume), *job.warnings))
         elif job.image is not None and volume is self.state.input_volume:
-            self._show(job.result, math.prod(job.image.volume.spacing))
+            answer: Any = result.answer if isinstance(result, InspectResult) else result
+            self._show(answer, math.prod(job.image.volume.spacing))
+            if isinstance(result, InspectResult):
+                self.inspection.take_followed(result, volume)
 
     # the scene --------------------------------------------------------------------------------------------
 
@@ -256,40 +290,17 @@ class PanelSession:
         if self.preview.node is not None:
             # Kept out of the selectors: it is no segmentation that could be chosen.
             self.preview.node.SetHideFromEditors(True)
-        self._result = result
         self._preview_voxels = int((result.box.array > 0).sum())
         if self._preview_voxels:
             size = self._preview_voxels * voxel_volume / 1000.0
             self.status = _("Preview: {size:.3g} ml. Refine it with points, or accept it.").format(size=size)
         else:
             self.status = _("The model found nothing there. Add a point, or take one back.")
-        self.update_overlay()
-
-    def update_overlay(self) -> None:
-        """Show the chosen map of the last result over the image, or put the slice views back."""
-        maps = {found.name: found for found in (self._result.maps if self._result is not None else [])}
-        self.map_names = list(maps) or self.map_names
-        if self.map_name not in self.map_names:
-            self.map_name = self.map_names[0] if self.map_names else ""
-        if self._is_left or not self.state.overlay_visible:
-            overlays.hide(self.context)
-            return
-        shown, image = maps.get(self.map_name), self.state.input_volume
-        if shown is not None and image is not None:
-            self.state.overlay = overlays.map_node(self.context, shown.name, shown.volume, shown.passport, image)
-        if self.state.overlay is not None:
-            overlays.show(self.context, self.state.overlay, self.state.overlay_opacity)
-
-    def enter(self) -> None:
-        """The panel is open (again): the overlay is shown where it is wanted."""
-        self._is_left = False
-        self.update_overlay()
 
     def leave(self) -> None:
         """The panel is left: the mouse and the slice views are the user's own again, until `enter`."""
-        self._is_left = True
         self.stop_placing()
-        overlays.hide(self.context)
+        self.inspection.leave()
 
     def _target(self, volume: Node | None) -> Node:
         chosen = ready_segmentation(self.context, self.state.target_segmentation, volume)
@@ -319,7 +330,7 @@ class PanelSession:
         identifier = identifier or target.GetSegmentation().GenerateUniqueSegmentID(new_name)
         self.preview.accept(self.writer, target, identifier, volume, new_name=new_name)
         name = target.GetSegmentation().GetSegment(identifier).GetName()
-        self._requests.abandon("click")
+        self._requests.abandon(CLICK)
         self._remove_points()
         self._remove_preview()
         self.status = _("Written into the segment '{segment}' of '{segmentation}'.").format(
@@ -327,14 +338,11 @@ class PanelSession:
         )
 
     def cancel(self) -> None:
-        """Stop what is running and remove preview, points and overlay."""
+        """Stop what is running, remove preview and points, and hide the overlays; what was recorded stays."""
         self._requests.abandon()
         self._remove_points()
         self._remove_preview()
-        overlays.hide(self.context)
-        overlay, self.state.overlay = self.state.overlay, None
-        if overlay is not None:
-            self.context.scene.RemoveNode(overlay)
+        self.inspection.suspend()
         self.status = ""
 
     def undo_point(self) -> None:
@@ -349,7 +357,7 @@ class PanelSession:
 
     def _remove_preview(self) -> None:
         self.preview.cancel()
-        self._preview_voxels, self._result = 0, None
+        self._preview_voxels = 0
 
     def start_placing(self, positive: bool) -> None:
         """Let the mouse place points; the worker starts meanwhile, to be warm for the first of them."""
@@ -390,5 +398,6 @@ class PanelSession:
     def on_scene_closing(self) -> None:
         """What belongs to the scene is let go; the worker stays warm."""
         self._requests.close_image()
-        self._asked, self._result, self._follows_points = NOTHING, None, False
-        self.map_names, self.map_name, self.status, self._preview_voxels = [], "", "", 0
+        self.inspection.on_scene_closing()
+        self._asked, self._follows_points = NOTHING, False
+        self.status, self._preview_voxels = "", 0

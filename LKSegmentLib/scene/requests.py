@@ -14,6 +14,9 @@ from LKSegmentLib.prompts import Point
 from LKSegmentLib.scene.core import Node
 from LKSegmentLib.scene.volumes import grid_of, volume_of
 
+CLICK = "click"
+"""The jobs that follow the points: of several, only the newest counts."""
+
 
 class SceneRequests:
     """One image at a time, and the jobs about it. Nothing here waits for the worker, except `close`.
@@ -42,6 +45,11 @@ class SceneRequests:
         return self._engine.worker_facts if self._engine is not None else {}
 
     @property
+    def is_computing(self) -> bool:
+        """Whether something runs that would have to be waited for: not a click, nor the list of a model's maps."""
+        return any(_family(job) not in (CLICK, "exposed") for job in self._jobs)
+
+    @property
     def newest(self) -> Job | None:
         """The newest unfinished job."""
         return self._jobs[-1] if self._jobs else None
@@ -56,10 +64,35 @@ class SceneRequests:
         """The id of the volume node whose image is open."""
         return str(self._image[0][0]) if self._image is not None else None
 
-    def click(self, volume_node: Node, model: str, device: str, points: Sequence[Point], with_maps: bool) -> None:
+    def click(self, volume_node: Node, model: str, device: str, points: Sequence[Point]) -> None:
         """Ask for the mask after all points. Raises InputError when the volume cannot be used."""
         image = self._opened(volume_node)
-        self._jobs.append(self.engine.click(image, model, device, points, with_maps, target="preview"))
+        self._jobs.append(self.engine.click(image, model, device, points, target=CLICK))
+
+    def exposed(self, model: str) -> None:
+        """Ask what maps a model can show. Raises InputError for an impossible name."""
+        self._jobs.append(self.engine.exposed(model))
+
+    def inspect(
+        self,
+        volume_node: Node,
+        model: str,
+        device: str,
+        layers: Sequence[str] | None,
+        points: Sequence[Point] = (),
+        follows: bool = False,
+    ) -> None:
+        """Ask for an answer with maps; with `follows` as the click it is. Raises InputError as `click`."""
+        image = self._opened(volume_node)
+        target = CLICK if follows else ""
+        self._jobs.append(self.engine.inspect(image, model, device, layers, points, target=target))
+
+    def reach(
+        self, volume_node: Node, model: str, device: str, ras: Sequence[float], points: Sequence[Point] = ()
+    ) -> None:
+        """Ask from where the answer at a place (RAS mm) comes. Raises InputError as `click`."""
+        image = self._opened(volume_node)
+        self._jobs.append(self.engine.reach(image, model, device, ras, points))
 
     def segment(self, volume_node: Node, model: str, device: str) -> None:
         """Ask for every structure the model knows. Raises InputError when the volume cannot be used."""
@@ -74,7 +107,7 @@ class SceneRequests:
         grid = grid_of(node)
         stamp = (node.GetID(), node.GetImageData().GetMTime(), grid.shape, grid.ijk_to_ras.tobytes())
         if self._image is None or self._image[0] != stamp:
-            if any(job.kind == "segment" for job in self._jobs):
+            if self.is_computing:
                 busy = node.GetScene().GetNodeByID(self.volume_id)
                 raise InputError(f"A job is running on '{busy.GetName()}': wait until it is done, or press Stop first.")
             opened = self.engine.open_image(volume_of(node))
@@ -84,7 +117,7 @@ class SceneRequests:
 
     def close_image(self) -> None:
         """Stop the jobs about the open image, without an event, and let the worker forget it."""
-        self.abandon()
+        self._leave([job for job in self._jobs if job.image is not None])
         if self._image is not None:
             self.engine.close_image(self._image[1])
         self._image = None
@@ -94,7 +127,9 @@ class SceneRequests:
 
         An answer may be on its way already when its job is stopped: it must not come back as a result.
         """
-        leaving = [job for job in self._jobs if not kind or job.kind == kind]
+        self._leave([job for job in self._jobs if not kind or _family(job) == kind])
+
+    def _leave(self, leaving: list[Job]) -> None:
         for job in leaving:
             self.engine.cancel(job)
         self._jobs = [job for job in self._jobs if job not in leaving]
@@ -116,7 +151,7 @@ class SceneRequests:
             if event.kind == "progress" or job not in self._jobs:
                 continue
             newer = self._jobs[self._jobs.index(job) + 1 :]
-            if event.kind == "failed" or not any(other.kind == job.kind for other in newer):
+            if event.kind == "failed" or not any(_family(other) == _family(job) for other in newer):
                 ended.append(event)
             self._jobs.remove(job)
         return ended, bool(happened)
@@ -139,3 +174,7 @@ class SceneRequests:
         if self._engine is not None:
             self._engine.close()
         self._engine, self._jobs, self._abandoned, self._image = None, [], [], None
+
+
+def _family(job: Job) -> str:
+    return CLICK if job.target == CLICK else job.kind

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from LKSegmentLib.errors import InputError
 from LKSegmentLib.scene.core import Node, SceneContext, is_in_scene, slicer_module
+from LKSegmentLib.scene.map_nodes import Scale
 
 MODULE_NAME = "LKSegment"
 DEFAULT_OPACITY = 0.5
+DEFAULT_HIDDEN = 0.5
 
 # Role of the node reference → (MRML class it must have, what it is called in sentences).
 _ROLES: dict[str, tuple[str, str]] = {
@@ -20,6 +22,7 @@ _ROLES: dict[str, tuple[str, str]] = {
     "PositivePoints": ("vtkMRMLMarkupsFiducialNode", "list of positive points"),
     "NegativePoints": ("vtkMRMLMarkupsFiducialNode", "list of negative points"),
     "Overlay": ("vtkMRMLScalarVolumeNode", "overlay"),
+    "SecondOverlay": ("vtkMRMLScalarVolumeNode", "second overlay"),
 }
 
 
@@ -96,6 +99,14 @@ class PanelState:
     def overlay(self, node: Node | None) -> None:
         self._set_node("Overlay", node)
 
+    @property
+    def second_overlay(self) -> Node | None:
+        return self._get_node("SecondOverlay")
+
+    @second_overlay.setter
+    def second_overlay(self, node: Node | None) -> None:
+        self._set_node("SecondOverlay", node)
+
     # plain values
 
     @property
@@ -129,16 +140,58 @@ class PanelState:
     @property
     def overlay_opacity(self) -> float:
         """From 0 (not seen) to 1 (hides the image)."""
-        try:
-            return min(1.0, max(0.0, float(self._text("OverlayOpacity", str(DEFAULT_OPACITY)))))
-        except ValueError:  # a scene file edited by hand
-            return DEFAULT_OPACITY
+        return self._share("OverlayOpacity", DEFAULT_OPACITY)
 
     @overlay_opacity.setter
     def overlay_opacity(self, opacity: float) -> None:
-        if isinstance(opacity, bool) or not isinstance(opacity, (int, float)) or not 0.0 <= opacity <= 1.0:
-            raise InputError(f"The opacity of the overlay is a number from 0 to 1, not {opacity!r}.")
-        self._set_text("OverlayOpacity", repr(float(opacity)))
+        self._set_share("OverlayOpacity", opacity, "opacity of the overlay")
+
+    @property
+    def second_opacity(self) -> float:
+        """Of the second overlay, from 0 to 1."""
+        return self._share("SecondOpacity", DEFAULT_OPACITY)
+
+    @second_opacity.setter
+    def second_opacity(self, opacity: float) -> None:
+        self._set_share("SecondOpacity", opacity, "opacity of the second overlay")
+
+    @property
+    def overlay_hidden(self) -> float:
+        """How much of the overlay's window, from below, is transparent: from 0 (nothing) to 1."""
+        return self._share("OverlayHidden", DEFAULT_HIDDEN)
+
+    @overlay_hidden.setter
+    def overlay_hidden(self, share: float) -> None:
+        self._set_share("OverlayHidden", share, "hidden part of the overlay")
+
+    @property
+    def second_hidden(self) -> float:
+        """The same of the second overlay."""
+        return self._share("SecondHidden", DEFAULT_HIDDEN)
+
+    @second_hidden.setter
+    def second_hidden(self, share: float) -> None:
+        self._set_share("SecondHidden", share, "hidden part of the second overlay")
+
+    @property
+    def overlay_scale(self) -> Scale:
+        """What the colours span: "percentiles" of the whole case, or the "range" of the quantity."""
+        return "range" if self._text("OverlayScale", "percentiles") == "range" else "percentiles"
+
+    @overlay_scale.setter
+    def overlay_scale(self, scale: Scale) -> None:
+        if scale not in ("percentiles", "range"):
+            raise InputError(f"The colours span percentiles or range, not {scale!r}.")
+        self._set_text("OverlayScale", scale)
+
+    def chosen_maps(self, model: str) -> list[str] | None:
+        """The names of the maps to record of a model; None before anybody has chosen."""
+        names = self._json("ChosenMaps").get(model)
+        return [str(name) for name in names] if isinstance(names, list) else None
+
+    def choose_maps(self, model: str, names: Sequence[str]) -> None:
+        """Choose the maps to record of a model."""
+        self._set_text("ChosenMaps", json.dumps({**self._json("ChosenMaps"), model: list(names)}, sort_keys=True))
 
     # what is wrong
 
@@ -225,11 +278,25 @@ class PanelState:
 
     def _node_names(self) -> dict[str, str]:
         """The names nodes had when they were chosen: to name one that is gone."""
+        return {str(role): str(name) for role, name in self._json("NodeNames").items()}
+
+    def _json(self, key: str) -> dict[str, Any]:
         try:
-            names = json.loads(self._text("NodeNames", "{}"))
-        except json.JSONDecodeError:
+            found = json.loads(self._text(key, "{}"))
+        except json.JSONDecodeError:  # a scene file edited by hand
             return {}
-        return {str(role): str(name) for role, name in names.items()} if isinstance(names, dict) else {}
+        return found if isinstance(found, dict) else {}
+
+    def _share(self, key: str, otherwise: float) -> float:
+        try:
+            return min(1.0, max(0.0, float(self._text(key, str(otherwise)))))
+        except ValueError:  # a scene file edited by hand
+            return otherwise
+
+    def _set_share(self, key: str, share: float, what: str) -> None:
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0.0 <= share <= 1.0:
+            raise InputError(f"The {what} is a number from 0 to 1, not {share!r}.")
+        self._set_text(key, repr(float(share)))
 
     def _text(self, key: str, otherwise: str) -> str:
         return str(self.node.GetParameter(key) or otherwise)

@@ -10,6 +10,9 @@ from qt_host import OpenModule, QtHost
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE_FILE = ROOT / "LKSegment" / "LKSegment.py"
+INSIDE = (10.0, 11.0, 12.0)
+BESIDE = (18.0, 11.0, 12.0)
+"""Places in the volume of the fixture `panel`, RAS mm: masks of points there touch and do not overlap."""
 
 
 class Panel:
@@ -55,6 +58,24 @@ class Panel:
     def click(self, positive: bool, ras: tuple[float, float, float]) -> None:
         self.place(positive, ras)
         self.settle()
+
+    def record(self) -> None:
+        """Open the section and press Record."""
+        self.ui.whyCollapsibleButton.setCollapsed(False)
+        self.settle()
+        self.host.press(self.ui.recordButton)
+        self.settle()
+
+    def put_crosshair(self, ras: tuple[float, float, float]) -> None:
+        """Where a person would move it with Shift and the mouse."""
+        import slicer
+
+        node = slicer.mrmlScene.GetSingletonNode("default", "vtkMRMLCrosshairNode")
+        if node is None:  # the application makes it when it starts
+            node = slicer.vtkMRMLCrosshairNode()
+            node.SetCrosshairName("default")
+            node = slicer.mrmlScene.AddNode(node)
+        node.SetCrosshairRAS(*ras)
 
     def target_mask(self, segment_id: str | None = None) -> Any:
         """The written segment on the input volume's grid."""
