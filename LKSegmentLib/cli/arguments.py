@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Triple = tuple[float, float, float]
 
-_COORDINATE_OPTIONS = ("--point", "--negative", "--reach", "--box", "--scribble", "--off", "--lasso")
+_COORDINATE_OPTIONS = ("--point", "--negative", "--reach", "--probe", "--box", "--scribble", "--off", "--lasso")
 
 
 def joined(words: Sequence[str]) -> list[str]:

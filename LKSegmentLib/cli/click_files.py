@@ -95,29 +95,18 @@ def write_click(structure: ClickedStructure, targets: Targets) -> list[Path]:
     Raises InputError: slicer-core is missing, a folder that cannot be written, a full disk. RunError: no picture
     can be drawn.
     """
-    beside = _map_files(structure.maps, targets.paths[0]) if targets.maps else {}
+    beside = map_files(structure.maps, targets.paths[0]) if targets.maps else {}
     every = [*targets.paths, *beside]
     prepared = _PreparedScene(structure, targets) if targets.need_scene else None
     with whole_files(*every) as drafts:
         draft_of = dict(zip(every, drafts, strict=True))
         for path, content in beside.items():
-            _write_map_file(content, draft_of[path])
+            write_map_file(content, draft_of[path])
         if targets.segmentation is not None and suffix_of(targets.segmentation) != SEGMENTATION_SUFFIX:
             mask = structure.box.full(structure.volume.grid.shape).astype(np.uint8)
             write_volume(structure.volume.with_array(mask), draft_of[targets.segmentation])
         if prepared is not None:
             prepared.write(targets, draft_of)
-    return every
-
-
-def write_maps(mask: Volume, maps: Sequence[Map], path: Path) -> list[Path]:
-    """Write a mask as a label volume, and the maps with their passports beside it. Returns the paths."""
-    beside = _map_files(maps, path)
-    every = [path, *beside]
-    with whole_files(*every) as drafts:
-        write_volume(mask, drafts[0])
-        for draft, content in zip(drafts[1:], beside.values(), strict=True):
-            _write_map_file(content, draft)
     return every
 
 
@@ -197,7 +186,7 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def _map_files(maps: Sequence[Map], first: Path) -> dict[Path, Volume | dict[str, Any]]:
+def map_files(maps: Sequence[Map], first: Path) -> dict[Path, Volume | dict[str, Any]]:
     """Path to content: one volume for each map, and their passports in one JSON file, named after `first`."""
     stem = first.name[: -len(suffix_of(first))]
     files: dict[Path, Volume | dict[str, Any]] = {}
@@ -210,7 +199,8 @@ def _map_files(maps: Sequence[Map], first: Path) -> dict[Path, Volume | dict[str
     return files
 
 
-def _write_map_file(content: Volume | dict[str, Any], path: Path) -> None:
+def write_map_file(content: Volume | dict[str, Any], path: Path) -> None:
+    """Write one of the files of `map_files`."""
     if isinstance(content, Volume):
         write_volume(content, path)
     else:

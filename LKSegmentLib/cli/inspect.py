@@ -1,4 +1,4 @@
-"""`lksegment inspect`: what a model's gates did on an image, as volumes with a passport each."""
+"""`lksegment inspect`: what a model's gates did on an image, as volumes, tables and a report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from LKSegmentLib.cli.screen import Screen, table
 from LKSegmentLib.errors import InputError
 
 if TYPE_CHECKING:
-    from LKSegmentLib.engine.results import Map
+    from LKSegmentLib.cli.inspect_files import Inspected
+    from LKSegmentLib.prompts import Point
+    from LKSegmentLib.volumes import Volume
+
+_IMAGE = 0  # a service of our own holds one image
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,71 +30,138 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     parser.add_argument(
         "--maps", "--layer", action="append", dest="maps", metavar="NAME",
-        help='a map, or "NAME #5" for one channel of it; may be repeated. A name that does not exist lists those that '
-        "do (default: a default set, of a click model all)",
+        help='a map or table, or "NAME #5" for one channel of it; may be repeated. A name that does not exist lists '
+        "those that do (default: a default set, of a click model all)",
     )  # fmt: skip
     parser.add_argument(
         "--reach", type=triple, metavar="R,A,S",
         help="also the reach of the answer at this place, RAS mm: from where in the image it comes",
     )  # fmt: skip
-    parser.add_argument("-o", "--out", required=True, metavar="FOLDER", help="where the mask and the maps go")
+    parser.add_argument(
+        "--probe", type=triple, action="append", metavar="R,A,S",
+        help="also the value of every map at this place, RAS mm; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--click-changes", action="store_true", help="also what each click changed, and maps of what the last one did"
+    )
+    parser.add_argument(
+        "--report", action=argparse.BooleanOptionalAction, default=True,
+        help="a picture of each map, and one page with all of it that opens without a network (default: yes)",
+    )  # fmt: skip
+    parser.add_argument("-o", "--out", required=True, metavar="FOLDER", help="where all of it goes")
 
 
 def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
-    from LKSegmentLib.cli.click_files import Targets, write_maps
+    from LKSegmentLib.cli.click_files import Targets
+    from LKSegmentLib.cli.inspect_files import write_inspection
+    from LKSegmentLib.engine.failures import plain_errors
     from LKSegmentLib.packages import read_manifest
     from LKSegmentLib.packages.store import locate
-    from LKSegmentLib.scripting import inspect
     from LKSegmentLib.volumes import read_volume
 
     folder = coming_folder(Path(arguments.out).expanduser().absolute(), "maps")
-    by_clicks = read_manifest(locate(arguments.model)).kind == "click"
+    manifest = read_manifest(locate(arguments.model))
+    by_clicks = manifest.kind == "click"
     if by_clicks and not arguments.clicks:
         raise InputError("The maps of a click model depend on the clicks: give --point R,A,S.")
-    if by_clicks:
-        volume = read_volume(arguments.image, arguments.frame)
-    else:
-        volume = read_volume(arguments.image, arguments.frame, as_channels=arguments.frame is None)
-    clicks = [(point.ras, point.positive) for point in clicked_points(arguments, volume.grid)]
+    if arguments.click_changes and not by_clicks:
+        raise InputError(f"The model {manifest.name!r} takes no clicks: leave --click-changes out.")
+    volume = read_volume(arguments.image, arguments.frame, as_channels=not by_clicks and arguments.frame is None)
+    points = clicked_points(arguments, volume.grid)
     result = folder / ("mask.nrrd" if by_clicks else "labels.nrrd")
     Targets(segmentation=result, maps=True).check(volume)
-    if arguments.reach:
+    for place in (*([arguments.reach] if arguments.reach else ()), *(arguments.probe or ())):
         from LKSegmentLib.inspection.reach import check_inside
 
-        check_inside(volume.grid, arguments.reach)
-    with screen.progress("Inspecting") as progress:
-        mask, maps = inspect(
-            volume, arguments.model, arguments.maps, clicks, arguments.device, progress, announce=screen.say
-        )
-        if arguments.reach:
-            maps = [*maps, _reach(arguments, volume, clicks, screen)]
+        check_inside(volume.grid, place)
+    with plain_errors(arguments.device), screen.progress("Inspecting") as progress:
+        found = _inspected(arguments, volume, points, screen, progress)
+        progress("writing", 0.0)
         output_folder(folder, "maps")
-        files = write_maps(mask, maps, result)
+        files = write_inspection(found, result, arguments.report, screen, progress)
     rows = []
-    for found in maps:
-        low, high = float(found.volume.array.min()), float(found.volume.array.max())
-        spacing = " x ".join(f"{length:.3g}" for length in found.volume.spacing)
-        rows.append([found.name, f"{low:.3g} to {high:.3g}", spacing, str(found.passport.get("operator", ""))])
-    screen.say(table(rows, ["map", "values", "spacing mm", "what it is"]))
+    for shown in found.maps:
+        low, high = float(shown.volume.array.min()), float(shown.volume.array.max())
+        spacing = " x ".join(f"{length:.3g}" for length in shown.volume.spacing)
+        rows.append([shown.name, f"{low:.3g} to {high:.3g}", spacing, str(shown.passport.get("operator", ""))])
+    if rows:
+        screen.say(table(rows, ["map", "values", "spacing mm", "what it is"]))
+    for sentence in found.sentences:
+        screen.say(sentence)
     for path in files:
         screen.say(f"  {path}")
-    return {"maps": [{"name": found.name, "passport": found.passport} for found in maps], "files": files}
+    return {
+        "maps": [{"name": shown.name, "passport": shown.passport} for shown in found.maps],
+        "tables": [numbers.as_json() for numbers in found.tables],
+        "files": files,
+    }
 
 
-def _reach(arguments: argparse.Namespace, volume: Any, clicks: list[Any], screen: Screen) -> Map:
-    from LKSegmentLib.engine.results import Map
-    from LKSegmentLib.scripting import reach
+def _inspected(
+    arguments: argparse.Namespace, volume: Volume, points: list[Point], screen: Screen, progress: Any
+) -> Inspected:
+    """Everything that was asked for, computed. Raises InputError, RunError."""
+    import numpy as np
 
-    found = reach(volume, arguments.model, arguments.reach, clicks, arguments.device)
-    screen.say(found.sentence)
-    return Map("reach", found.volume, found.passport)
+    from LKSegmentLib.cli.inspect_files import Inspected
+    from LKSegmentLib.engine.results import SegmentResult
+    from LKSegmentLib.engine.service import Service
+    from LKSegmentLib.inspection.by_segment import means_by_segment
+    from LKSegmentLib.inspection.probe import values_at
+    from LKSegmentLib.prompts import without_last
+
+    service = Service()
+    service.open_image(_IMAGE, volume.array, volume.ijk_to_ras)
+    asked = (_IMAGE, arguments.model, arguments.device, points)
+    found = service.inspect(*asked, arguments.maps, progress, lambda: False, screen.say)
+    maps, tables, sentences = list(found.maps), list(found.tables), []
+    if isinstance(found.answer, SegmentResult):
+        labels, names = found.answer.labels, found.answer.names
+    else:
+        box = None if found.answer is None else found.answer.box
+        mask = np.zeros(volume.grid.shape, np.uint8) if box is None else box.full(volume.grid.shape).astype(np.uint8)
+        labels, names = volume.with_array(mask), ["clicked structure"]
+    if arguments.click_changes:
+        from LKSegmentLib.inspection.listing import CHANGES
+
+        if CHANGES not in [numbers.name for numbers in tables]:
+            tables += service.inspect(*asked, [CHANGES], progress, lambda: False).tables
+        if without_last(points):
+            maps += _differences(arguments, volume, points)
+    if arguments.reach:
+        reach = service.reach(*asked, arguments.reach, None, progress, lambda: False)
+        maps.append(reach.map)
+        sentences.append(reach.sentence)
+    tables += [values_at(maps, place) for place in arguments.probe or ()]
+    placed = [shown for shown in maps if shown.passport.get("space") != "kernel"]
+    if placed and labels.array.any():
+        tables.append(means_by_segment(placed, labels, _present(labels, names)))
+    return Inspected(arguments.image, arguments.model, volume, labels, names, points, maps, tables, sentences)
+
+
+def _present(labels: Volume, names: list[str]) -> dict[int, str]:
+    """The segments that were found; those that were not have no mean."""
+    import numpy as np
+
+    counts = np.bincount(labels.array.ravel(), minlength=len(names) + 1)
+    return {value: name for value, name in enumerate(names, start=1) if counts[value]}
+
+
+def _differences(arguments: argparse.Namespace, volume: Volume, points: list[Point]) -> list[Any]:
+    from LKSegmentLib.inference.clicks import ClickModelSession
+    from LKSegmentLib.inference.devices import resolve_device
+    from LKSegmentLib.inspection.click_changes import difference_maps
+    from LKSegmentLib.packages import load
+
+    session = ClickModelSession(volume, load(arguments.model), resolve_device(arguments.device))
+    return difference_maps(session, points)
 
 
 COMMAND = Command(
     name="inspect",
-    summary="Write what a model's gates and attention did as volumes.",
+    summary="Write what a model's gates and attention did as volumes, tables and a report.",
     example=(
-        "  lksegment inspect ct.nii.gz --point 62,-20,85 -o maps\n"
+        "  lksegment inspect ct.nii.gz --point 62,-20,85 --click-changes -o maps\n"
         '  lksegment inspect ct.nii.gz --model my_organs --maps "fusion gate, decoder 1/1" --reach 62,-20,85 -o maps'
     ),
     configure=configure,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from LKSegmentLib.errors import InputError
 from LKSegmentLib.inference.clicks import ClickModelSession
-from LKSegmentLib.prompts import Point
+from LKSegmentLib.prompts import Point, without_last
 from LKSegmentLib.volumes import Grid, Volume
 
 from .click_maps import click_maps
@@ -34,12 +34,12 @@ _SENTENCE = "Shows what changed with the click; that a gate changed is no proof 
 
 
 def changes(session: ClickModelSession, points: Sequence[Point], layers: Sequence[str] = LAYERS) -> Table:
-    """A row for each click: voxels gained and lost, and the change of gates, attention and logit.
+    """A row for each click or stroke: voxels gained and lost, and the change of gates, attention and logit.
 
     For each of `layers` and for the logit four columns: "… inside", the mean over the mask after this click; its
     ", change", the same voxels before the click subtracted; "… at the click", the value there; and its ", change".
-    The first click changes everything from nothing, so its changes are None; so are those of voxels that the window
-    before did not show.
+    A stroke is one row, and "at the click" is its last point. The first click changes everything from nothing, so its
+    changes are None; so are those of voxels that the window before did not show.
 
     Raises:
         InputError: no clicks, a click outside the volume, or a network without these maps.
@@ -49,9 +49,9 @@ def changes(session: ClickModelSession, points: Sequence[Point], layers: Sequenc
     names = (*layers, LOGIT)
     rows: list[tuple[Cell, ...]] = []
     before: _After | None = None
-    for count in range(1, len(points) + 1):
+    for count in _ends(points):
         after = _After.of(session, points[:count], layers)
-        rows.append(_row(session, points[count - 1], count, before, after))
+        rows.append(_row(session, points[count - 1], len(rows) + 1, before, after))
         before = after
     columns = ("inside", "inside, change", "at the click", "at the click, change")
     quantities = [f"{name} {column}" for name in names for column in columns]
@@ -71,14 +71,15 @@ def changes(session: ClickModelSession, points: Sequence[Point], layers: Sequenc
 
 
 def difference_maps(session: ClickModelSession, points: Sequence[Point], layers: Sequence[str] = LAYERS) -> list[Map]:
-    """`layers` and the logit after the last click minus before it, each on a grid that both windows cover.
+    """`layers` and the logit after the last click or stroke minus before it, each on a grid that both windows cover.
 
     Raises:
         InputError: fewer than two clicks, or windows that do not meet.
     """
-    if len(points) < 2:
-        raise InputError("A difference needs two clicks at least: the one before the first is empty.")
-    before = _After.of(session, points[:-1], layers)
+    earlier = without_last(points)
+    if not earlier:
+        raise InputError("A difference needs two clicks at least: before the first there is nothing.")
+    before = _After.of(session, earlier, layers)
     after = _After.of(session, points, layers)
     return [_difference(before.maps[name], after.maps[name]) for name in (*layers, LOGIT)]
 
@@ -120,6 +121,12 @@ class _After:
             maps = {found.name: found for found in click_maps(session, points, layers)}
         logits = outputs[_HEAD][0, 0].float().cpu().numpy()
         return cls(mask, {**maps, LOGIT: logit_map(session, points, logits)})
+
+
+def _ends(points: Sequence[Point]) -> list[int]:
+    """How many points there are after each click and each whole stroke."""
+    last = len(points)
+    return [count for count in range(1, last + 1) if count == last or not points[count - 1].with_next]
 
 
 def _row(

@@ -40,7 +40,7 @@ def test_the_command_writes_labels_maps_passports_and_reach(package: Path, tmp_p
     lk.write_volume(volume, tmp_path / "image.nrrd")
     ras = [float(value) for value in volume.grid.ras_of((11, 12, 9))]
     place = ",".join(f"{value:.3f}" for value in ras)
-    words = ("inspect", tmp_path / "image.nrrd", "--model", package, "--maps", NAME, "--reach", place)
+    words = ("inspect", tmp_path / "image.nrrd", "--model", package, "--maps", NAME, "--reach", place, "--probe", place)
     told = json_of(*words, "--device", "cpu", "-o", tmp_path / "maps")
     assert [found["name"] for found in told["maps"]] == [NAME, f"{NAME}: window disagreement", "reach"]
     passports = json.loads((tmp_path / "maps" / "labels-maps.json").read_text())
@@ -55,6 +55,18 @@ def test_the_command_writes_labels_maps_passports_and_reach(package: Path, tmp_p
     reach = lk.reach(volume, model=package, ras=ras, device="cpu")
     recorded = passports["labels-reach.nrrd"]["half widths mm (i, j, k)"]
     np.testing.assert_allclose(recorded["90 %"], reach.radii_mm[90], rtol=1e-3)
+    # Tables as files, as JSON and in the report, which needs nothing but itself.
+    probed = next(table for table in told["tables"] if table["name"].startswith("values at"))
+    assert [row[1] for row in probed["rows"]] == [NAME, f"{NAME}: window disagreement", "reach"]
+    csv = next((tmp_path / "maps").glob("labels-values-at-*.csv")).read_text(encoding="utf-8").splitlines()
+    assert float(csv[1].split(",")[3 if csv[1].count('"') else 2]) == pytest.approx(probed["rows"][0][2])
+    means = next(table for table in told["tables"] if table["name"] == "means by segment")
+    assert {row[0] for row in means["rows"]} == {"organ"} and len(means["rows"]) == 3
+    page = (tmp_path / "maps" / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == 3 and "http" not in page and str(tmp_path) not in page
+    assert reach.sentence.split(";")[0] in page and "labels-means-by-segment.csv" in page
+    written_files = {path.name for path in (tmp_path / "maps").iterdir()}
+    assert {Path(path).name for path in told["files"]} == written_files and len(written_files) == 1 + 3 + 1 + 2 + 3 + 1
 
 
 def test_bad_names_places_and_points_are_refused_in_a_sentence(package: Path, tmp_path: Path) -> None:
@@ -63,6 +75,8 @@ def test_bad_names_places_and_points_are_refused_in_a_sentence(package: Path, tm
     words = ("inspect", tmp_path / "image.nrrd", "-o", tmp_path / "maps")
     assert NAME in sentence_of(lksegment(*words, "--model", package, "--maps", "heat"), 2)
     assert "--point" in sentence_of(lksegment(*words), 2)
+    assert "--click-changes" in sentence_of(lksegment(*words, "--model", package, "--click-changes"), 2)
+    assert "outside the volume" in sentence_of(lksegment(*words, "--model", package, "--probe", "-500,0,0"), 2)
     assert "outside the volume" in sentence_of(lksegment(*words, "--model", package, "--reach", "-500,0,0"), 2)
     assert not (tmp_path / "maps").exists()
     with pytest.raises(InputError, match="takes no clicks"):

@@ -93,6 +93,19 @@ def test_difference_volumes_are_after_minus_before(session: ClickModelSession, p
                 assert found.volume.array[tuple(ijk[::-1])] == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_stroke_is_one_step(session: ClickModelSession, points: list[Point]) -> None:
+    stroke = [points[0], Point(points[1].ras, False, with_next=True), points[2]]
+    table = changes(session, stroke)
+    assert table.column("click") == [1, 2]
+    masks = [session.mask_for(stroke[:count]).full(session.volume.grid.shape) for count in (1, 3)]
+    assert table.column("voxels") == [int(mask.sum()) for mask in masks]
+    (logit,) = (found for found in difference_maps(session, stroke) if found.name.startswith(LOGIT))
+    before, after = (session.state_for(stroke[:count]).window for count in (1, 3))
+    assert logit.volume.grid.shape == after.window_grid.shape or before != after
+    with pytest.raises(InputError, match="two clicks"):
+        difference_maps(session, [Point(points[0].ras, with_next=True), points[2]])
+
+
 def test_no_click_and_one_click_have_nothing_to_compare(session: ClickModelSession, points: list[Point]) -> None:
     with pytest.raises(InputError, match="at least one click"):
         changes(session, [])
