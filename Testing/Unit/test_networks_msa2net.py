@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import networks_msa2net_reference as reference
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as functional
 from networks_support import assert_close, random_image, randomise
-from torch import Tensor
+from torch import Tensor, nn
 
 from LKSegmentLib import networks
 from LKSegmentLib.errors import InputError
+from LKSegmentLib.inference.memory import network_memory
+from LKSegmentLib.inference.segmentation import layout_for
 from LKSegmentLib.networks.blocks.cswin import StripeAttention
 from LKSegmentLib.networks.blocks.self_adaptive import SelfAdaptiveConv2d
 from LKSegmentLib.networks.counting import count_parameters
 from LKSegmentLib.networks.msa2net import AuxiliaryStage, MSA2Net
+from LKSegmentLib.volumes import Grid
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +126,74 @@ def test_stripe_attention_is_attention_inside_each_stripe(stripe: str) -> None:
             weights = (torch.einsum("bnc,bmc->bnm", a, b) / 2**0.5).softmax(2)
             wanted[..., head] += torch.einsum("bnm,bmc->bnc", weights, c).view(2, height, width, 2)
         assert_close(out[:, rows, columns], wanted, 1e-5)
+
+
+@pytest.fixture(scope="module")
+def volume_and_logits(network: MSA2Net) -> tuple[Tensor, Tensor]:
+    """Two slices that need resizing, and what the second implementation makes of them."""
+    volume = random_image(1, 1, 2, 60, 100)
+    with torch.no_grad():
+        return volume, reference.msa2net(network.state_dict(), volume)
+
+
+def test_agrees_with_a_second_implementation(network: MSA2Net, volume_and_logits: tuple[Tensor, Tensor]) -> None:
+    volume, wanted = volume_and_logits
+    with torch.no_grad():
+        assert_close(network(volume), wanted, 1e-4 * float(wanted.std()))
+
+
+def swapped_stripes(network: MSA2Net) -> None:
+    for block in network.encoder.stage2:
+        first, second = block.attns
+        first.stripe, second.stripe = second.stripe, first.stripe
+
+
+def shares_over_the_batch(network: MSA2Net) -> None:
+    for convolution in network.adaptive_convolutions().values():
+        convolution.gate[3] = nn.Softmax(dim=0)
+
+
+def branch_on_the_image_map(network: MSA2Net) -> None:
+    """The transformer takes its own map and not the fused one."""
+    own: list[Tensor] = []
+    stage = network.encoder.stage
+
+    def alone(number: int, x: Tensor) -> Tensor:
+        own.append(stage(number, x if number == 1 else own[-1]))
+        return own[-1]
+
+    network.encoder.stage = alone
+
+
+def nearest_doubling(network: MSA2Net) -> None:
+    for rise in network.rise:
+        rise.register_forward_pre_hook(
+            lambda _, inputs: (functional.interpolate(inputs[0][:, :, ::2, ::2], scale_factor=2.0),)
+        )
+
+
+@pytest.mark.parametrize(
+    "mistake", [swapped_stripes, shares_over_the_batch, branch_on_the_image_map, nearest_doubling]
+)
+def test_planted_mistakes_are_caught(
+    mistake: Callable[[MSA2Net], None], network: MSA2Net, volume_and_logits: tuple[Tensor, Tensor]
+) -> None:
+    volume, wanted = volume_and_logits
+    spoilt = copy.deepcopy(network)
+    mistake(spoilt)
+    with torch.no_grad():
+        error = (spoilt(volume) - wanted).abs().max()
+    assert float(error) > 1e-3 * float(wanted.std())
+
+
+def test_inference_gives_it_whole_slices_and_plans_their_memory(network: MSA2Net) -> None:
+    manifest = SimpleNamespace(window=(8, 64, 64), overlap=0.5)
+    for slices in (3, 20):
+        layout = layout_for(Grid((slices, 300, 511), np.eye(4)), manifest, network)
+        assert layout.size == (min(8, slices), 300, 511)
+        assert all(window.lower[1:] == (0, 0) for window in layout.windows())
+    # Slices are resized, so the work does not grow with their size.
+    assert network_memory(network, 1, (8, 512, 512)) < 2 * network_memory(network, 1, (8, 224, 224)) < 8 * 2**30
 
 
 def test_slices_do_not_mix_and_come_back_in_their_size(network: MSA2Net) -> None:
