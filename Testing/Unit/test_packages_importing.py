@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -345,3 +346,21 @@ def test_attention_of_the_published_variants_is_told_apart() -> None:
             source = networks.create("lka_unet", variant=variant)
         found = recognition.recognised(source.state_dict(), "lka_unet", "The checkpoint")
         assert found is not None and found.options["variant"] == variant and "attention" not in found.options
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "import.md"
+
+
+@pytest.mark.parametrize("name", recognition.SIGNATURES)
+def test_the_page_says_what_is_read_off_and_what_is_taken(name: str) -> None:
+    with torch.device("meta"):
+        source = networks.create(name)
+    tensors = {key: tensor for key, tensor in source.state_dict().items() if key != "lrbm_baked"}
+    found = recognition.recognised(tensors, None, "The checkpoint")
+    assert found is not None
+    row = re.search(rf"^\| `{name}` \| (.*?) \| (.*?) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert row is not None
+    options = set(networks.options(name))
+    assert set(found.options) <= set(re.findall(r"\w+", row[1])) & options
+    taken = dict(re.findall(r"(\w+) \(`?(\w+)`?\)", row[2]))
+    assert taken == {option: str(value).lower() for option, value in found.unseen.items()}
