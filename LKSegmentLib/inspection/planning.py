@@ -6,17 +6,15 @@ import math
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 
 from LKSegmentLib.errors import InputError
 from LKSegmentLib.inference.devices import resolve_device
-from LKSegmentLib.inference.memory import MemoryPlan, free_memory, in_words, smallest_window
+from LKSegmentLib.inference.memory import MemoryPlan, as_it_runs, free_memory, in_words, smallest_window
 from LKSegmentLib.inference.segmentation import planned, run_network
 from LKSegmentLib.inference.windows import WindowLayout
-from LKSegmentLib.networks.preparation import prepare_for_inference
 from LKSegmentLib.packages import Manifest, Package
 from LKSegmentLib.volumes import Volume
 
@@ -122,9 +120,7 @@ def _one_window(
     k, j, i = smallest_window(network, layout.size)
     parameter = next(network.parameters(), None)
     sample = torch.zeros((1, manifest.in_channels, k, j, i), device=None if parameter is None else parameter.device)
-    on_cpu = sample.device.type == "cpu"  # where it runs in its prepared form
-    prepared: AbstractContextManager[object] = prepare_for_inference(network) if on_cpu else nullcontext()
-    with torch.inference_mode(), prepared, Taps(network, chosen) as taps:
+    with torch.inference_mode(), as_it_runs(network, sample.device), Taps(network, chosen) as taps:
         taps.start()
         begun = time.perf_counter()
         float(run_network(network, sample, manifest).sum())  # the number makes a GPU finish

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from test_packages_manifest import GOOD
 
 torch = pytest.importorskip("torch")
 
+from LKSegmentLib import networks  # noqa: E402
 from LKSegmentLib.errors import Cancelled, InputError, RunError  # noqa: E402
-from LKSegmentLib.inference import segment_volume  # noqa: E402
+from LKSegmentLib.inference import memory, segment_volume  # noqa: E402
 from LKSegmentLib.inference.memory import network_memory  # noqa: E402
 from LKSegmentLib.inference.segmentation import planned  # noqa: E402
+from LKSegmentLib.networks.preparation import prepare_for_inference  # noqa: E402
 from LKSegmentLib.packages.manifest import manifest_from  # noqa: E402
 from LKSegmentLib.volumes import Grid, Volume  # noqa: E402
 
@@ -283,6 +286,38 @@ def test_what_a_network_keeps_after_its_first_run_does_not_grow_with_the_window(
     weights, voxels = 4 * 27 * 4, 64**3 * 4
     expected = 2 * weights + 1.25 * (1 + 4) * voxels  # the one in oneDNN's own order cannot be looked at
     assert network_memory(Prepared(), 1, (64, 64, 64)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_memory_is_that_of_the_form_which_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny U-Net: its prepared form keeps its maps for the next window, which its own form does not."""
+    network = networks.create("lka_unet", feature_sizes=(8, 8, 16), norm_groups=2, attention={0: (9, 3)})
+    network.eval().requires_grad_(False)
+    state = [*network.parameters(), *network.buffers()]
+    image = torch.zeros(1, 1, 96, 64, 64)
+    for device, runs in (("cpu", True), ("meta", False)):
+        with memory.as_it_runs(network, torch.device(device)):
+            assert ("forward" in network.__dict__) == runs
+    with torch.inference_mode(), memory.LiveBytes(state) as live, prepare_for_inference(network):
+        network(image)
+    predicted = network_memory(network, 1, (96, 64, 64))
+    assert "forward" not in network.__dict__
+    assert live.peak < predicted < 3 * live.peak
+    monkeypatch.setattr(memory, "as_it_runs", lambda *_: nullcontext())
+    memory.MEASURED.clear()
+    assert network_memory(network, 1, (96, 64, 64)) != predicted
+    assert memory.smallest_window(network, (16, 64, 64)) == (16, 32, 32)
+
+
+def test_a_prepared_window_that_is_small_is_measured_as_it_is() -> None:
+    network = networks.create("lka_unet", out_channels=2, feature_sizes=(8, 16), norm_groups=2, attention={0: (9, 3)})
+    network.eval().requires_grad_(False)
+    shapes: list[tuple[int, ...]] = []
+    with memory.as_it_runs(network, torch.device("cpu")):
+        network.register_forward_pre_hook(lambda module, given: shapes.append(tuple(given[0].shape[2:])))
+        network_memory(network, 1, (24, 32, 32))
+        assert set(shapes) == {(24, 32, 32)}
+        network_memory(network, 1, (64, 64, 64))
+    assert set(shapes) == {(24, 32, 32), (64, 32, 32), (128, 32, 32)}
 
 
 # VmHWM, not ru_maxrss: a child starts with the resident size that its parent had, here that of all tests so far.
