@@ -24,7 +24,8 @@ def curve_svg(table: Table) -> str | None:
     places = sorted({x for x, _ in every})
     if len(places) < 2:
         return None
-    x_axis = _Axis(places[0], places[-1], _LEFT, WIDTH - _RIGHT)
+    counted = all(place.is_integer() for place in places)  # clicks, steps: there is nothing between two
+    x_axis = _Axis(places[0], places[-1], _LEFT, WIDTH - _RIGHT, counted)
     low, high = min(y for _, y in every), max(y for _, y in every)
     y_axis = _Axis(min(low, 0.0) if low < 0.35 * high else low, high, HEIGHT - _BOTTOM, _TOP)
     parts = [
@@ -49,10 +50,10 @@ def curve_svg(table: Table) -> str | None:
 class _Axis:
     """Numbers to pixels, and where to write them."""
 
-    def __init__(self, low: float, high: float, start: float, end: float) -> None:
+    def __init__(self, low: float, high: float, start: float, end: float, counted: bool = False) -> None:
         if high - low < 1e-12 * max(1.0, abs(high)):
             low, high = low - 0.5, high + 0.5
-        self.ticks = _ticks(low, high)
+        self.ticks = _ticks(low, high, 1.0 if counted else 0.0)
         self._low, self._high = min(low, self.ticks[0]), max(high, self.ticks[-1])
         self._start, self._end = start, end
 
@@ -60,11 +61,12 @@ class _Axis:
         return self._start + (value - self._low) / (self._high - self._low) * (self._end - self._start)
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """About five round numbers that lie in the range, or just around it."""
+def _ticks(low: float, high: float, least: float) -> list[float]:
+    """About five round numbers that lie in the range, or just around it, at least so far apart."""
     raw = (high - low) / _TICKS
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw)
+    step = max(least, next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw))
+    step = math.ceil(step) if least else step
     first = math.floor(low / step + 1e-9)
     last = math.ceil(high / step - 1e-9)
     return [number * step for number in range(first, last + 1)]

@@ -56,8 +56,8 @@ class MapPictures:
     def kind(self) -> str:
         """What the pictures are, in words."""
         if self._scene is not None:
-            return "Slicer's slice views: axial, coronal, sagittal"
-        return "plain slices through one place (no slicer-core here): axial, coronal, sagittal"
+            return "Slicer's slice views: axial, coronal, sagittal; colours between voxels are interpolated"
+        return "Plain slices through one place (no slicer-core here): axial, coronal, sagittal"
 
     def of(self, found: Map) -> Pixels:
         """The picture (height, width, 3), first row on top. A kernel, which has no place in the image, is by itself."""

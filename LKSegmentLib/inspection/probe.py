@@ -29,7 +29,8 @@ def values_at(maps: Sequence[Map], ras: Sequence[float]) -> Table:
         ras: the place, (r, a, s) mm.
 
     Returns:
-        The columns `COLUMNS`. The value is None where the place is outside the map, or where the map has no number.
+        The columns `COLUMNS`, and where the maps have several units one more for each, "value (UNIT)", so that a curve
+        joins what compares. The value is None where the place is outside the map, or where the map has no number.
 
     Raises:
         InputError: a place that is not three finite numbers.
@@ -37,7 +38,12 @@ def values_at(maps: Sequence[Map], ras: Sequence[float]) -> Table:
     place = np.asarray(ras, dtype=np.float64)
     if place.shape != (3,) or not np.isfinite(place).all():
         raise InputError(f"A place is three numbers, R, A and S in mm, not {ras!r:.100}.")
-    rows = tuple(_row(number, found, place) for number, found in enumerate(maps, start=1))
+    rows = [_row(number, found, place) for number, found in enumerate(maps, start=1)]
+    units = list(dict.fromkeys(str(row[COLUMNS.index("unit")]) for row in rows))
+    drawn: tuple[str, ...] = ("value",)
+    if len(units) > 1:
+        drawn = tuple(f"value ({unit or 'no unit told'})" for unit in units)
+        rows = [(*row, *(row[2] if row[3] == unit else None for unit in units)) for row in rows]
     words = ", ".join(f"{value:g}" for value in place)
     passport: dict[str, Any] = {
         "name": f"values at RAS ({words}) mm",
@@ -46,7 +52,8 @@ def values_at(maps: Sequence[Map], ras: Sequence[float]) -> Table:
         "unit": "of each map its own: values of different maps compare only where unit and layer agree",
         "place RAS mm": [float(value) for value in place],
     }
-    return Table(str(passport["name"]), COLUMNS, rows, "number", ("value",), passport)
+    columns = COLUMNS if len(units) < 2 else (*COLUMNS, *drawn)
+    return Table(str(passport["name"]), columns, tuple(rows), "number", drawn, passport)
 
 
 def value_at(found: Map, ras: Sequence[float]) -> float | None:

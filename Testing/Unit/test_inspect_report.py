@@ -126,6 +126,14 @@ def test_tables_that_are_no_curves_have_none_and_gaps_are_left_out() -> None:
     assert svg is not None and len(re.findall("<circle", svg)) == 2
 
 
+def test_counts_have_no_ticks_in_between() -> None:
+    for last in (2, 3, 12):
+        table = Table("t", ("click", "n"), tuple((n, float(n)) for n in range(1, last + 1)), "click", ("n",))
+        root = ElementTree.fromstring(curve_svg(table) or "")
+        below = [text.text or "" for text in root.iter("text") if text.get("text-anchor") == "middle"]
+        assert all(float(words).is_integer() for words in below if words != "click"), below
+
+
 def test_numbers_are_short() -> None:
     assert [number_words(value) for value in (3, 3.0, 0.123456, 1e-9, float("nan"))] == [
         "3", "3", "0.1235", "1e-09", "nan",

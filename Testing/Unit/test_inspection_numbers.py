@@ -39,6 +39,17 @@ def test_probe_reads_the_voxel_that_contains_the_place() -> None:
     assert found.column("voxel (mm)")[0] == "4 x 5.2 x 10"
 
 
+def test_values_of_several_units_are_drawn_as_several_lines() -> None:
+    volume = oblique_volume((8, 8, 8))
+    maps = [map_on(volume, 1, "gate"), map_on(volume, 2, "logit"), map_on(volume, 4, "other gate")]
+    maps[1].passport["unit"] = "log odds"
+    found = values_at(maps, volume.grid.centre_ras)
+    assert found.y == ("value (none)", "value (log odds)")
+    value = found.column("value")
+    assert found.column("value (none)") == [value[0], None, value[2]]
+    assert found.column("value (log odds)") == [None, value[1], None]
+
+
 def test_probe_outside_a_map_is_none_and_nonsense_is_refused() -> None:
     volume = oblique_volume((16, 12, 20))
     whole = map_on(volume, 4)
