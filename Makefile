@@ -30,5 +30,5 @@ $(ENVIRONMENT)/ready-to-run: pyproject.toml constraints.txt .ci/set-up
 	@.ci/set-up scene $@
 
 $(ENVIRONMENT)/ready-to-test: pyproject.toml constraints.txt .ci/set-up
-	@.ci/set-up scene,training,test $@
+	@.ci/set-up scene,training,evaluation,test $@
 	@touch $(ENVIRONMENT)/ready-to-run

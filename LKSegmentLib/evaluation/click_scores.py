@@ -2,40 +2,31 @@
 
 Protocol. A cube around the structure, 1.3 times its longest edge, is resampled to 64³ isotropic voxels; every method
 works on that same small volume. The first click is the deepest voxel of the structure, each further one the middle of
-the largest error of the mask *of the method under test* (or, for ``same_clicks``, of the leading method).
+the largest error of the mask *of the method under test* (or, for ``follow``, of the leading method).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from LKSegmentLib.inference.click_window import ClickWindow
 from LKSegmentLib.prompts import Point
 from LKSegmentLib.prompts.simulated import correcting_click, first_click
-from LKSegmentLib.volumes import Volume, read_volume, resample
+from LKSegmentLib.volumes import Volume
 
-from .metrics import dice
+from .metrics import SurfaceDice, dice
+from .structure_kinds import Kind
+from .structures import Structure
 
 Mask = NDArray[np.bool_]
 
-CLICKS = (1, 3, 5, 10)
-EDGE = 64
-_SURROUNDINGS = 1.3
-_LEAST_VOXELS = 200
-
-# case folder → image, labels (readable files below the data folder)
-REAL_CASES = {
-    "01_ct_abdomen_multiorgan": ("ct.nii.gz", "labels_fast.nii.gz"),
-    "03_mr_abdomen_multiorgan": ("mr.nii.gz", "labels.nii.gz"),
-    "05_cta_heart": ("ct.nii.gz", "pulmonary_artery.nii.gz"),
-}
+COUNTED = (1, 2, 3, 5, 10)
+"""The numbers of clicks after which scores are told."""
 
 
 class ClickMethod(Protocol):
@@ -45,84 +36,152 @@ class ClickMethod(Protocol):
 
 
 @dataclass(frozen=True)
-class Structure:
-    """One labelled structure of one case: ``volume`` and ``target`` (k, j, i) on the same grid."""
+class Baseline:
+    """Something to compare with. With ``own_clicks`` it also gets clicks that correct its own errors."""
+
+    name: str
+    method: ClickMethod
+    own_clicks: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """A method's answer to some clicks: mask (k, j, i), seconds it took, whether the last click was ignored."""
+
+    points: tuple[Point, ...]
+    mask: Mask
+    seconds: float
+    ignored: bool
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a method reached on a structure after each of these numbers of ``clicks``.
+
+    ``seconds`` may be fewer: once the mask is perfect, nobody clicks any more. ``ignored`` counts clicks after which
+    their own voxel was on the wrong side.
+    """
+
+    clicks: tuple[int, ...]
+    dice: tuple[float, ...]
+    surface_dice: tuple[float, ...]
+    seconds: tuple[float, ...]
+    ignored: int
+
+    def at(self, count: int) -> int:
+        """The place of this number of clicks in the lists."""
+        return self.clicks.index(count)
+
+
+@dataclass(frozen=True)
+class ClickScore:
+    """Scores of one structure: of the model under test, and of others by name.
+
+    ``tolerance_mm`` is that of the surface Dice: one voxel of the volume that was clicked on.
+    """
 
     case: str
     value: int
-    volume: Volume
-    target: Mask
-
-    def cropped(self, edge: int = EDGE) -> Structure:
-        """The cube around the structure, resampled to ``edge``³ isotropic voxels."""
-        box = ndimage.find_objects(self.target.astype(np.uint8))[0]
-        low = np.array([part.start for part in box], float)
-        high = np.array([part.stop for part in box], float)
-        spacing = np.array(self.volume.spacing[::-1])
-        step = _SURROUNDINGS * float(((high - low) * spacing).max()) / edge
-        k, j, i = (float(value) for value in (low + high - 1) / 2)
-        window = ClickWindow(self.volume.grid, (k, j, i), step, edge)
-        target = window.sample(self.target.view(np.uint8)) > 0.5
-        image = Volume(window.sample(self.volume.array), window.window_grid.ijk_to_ras)
-        return Structure(self.case, self.value, image, target)
+    name: str
+    modality: str
+    kind: Kind
+    reference: str
+    voxels: int
+    tolerance_mm: float
+    model: Curve
+    others: dict[str, Curve]
 
 
-def real_structures(folder: Path, least_voxels: int = _LEAST_VOXELS) -> Iterator[Structure]:
-    """Every structure of the real cases with at least ``least_voxels`` voxels, as one connected piece.
-
-    Of a label in several pieces the largest is taken: a click means one piece.
-    """
-    for case, (image_name, label_name) in REAL_CASES.items():
-        if not (folder / case / image_name).exists():
-            continue
-        image, labels = read_volume(folder / case / image_name), read_volume(folder / case / label_name)
-        if not labels.grid.matches(image.grid):
-            labels = resample(labels, image.grid, interpolation="nearest", fill=0)
-        for value in np.unique(labels.array):
-            if value <= 0:
-                continue
-            pieces, count = ndimage.label(labels.array == value)
-            if count == 0:
-                continue
-            target = pieces == 1 + int(np.bincount(pieces.ravel())[1:].argmax())
-            if target.sum() >= least_voxels:
-                yield Structure(case, int(value), image, target)
+def own_clicks(name: str) -> str:
+    """What a baseline's curve is called where the clicks correct its own errors."""
+    return f"{name}, own clicks"
 
 
-def click_through(
-    method: ClickMethod,
+def counted(clicks: int) -> tuple[int, ...]:
+    """The numbers of clicks, up to ``clicks``, that scores are told for."""
+    return tuple(sorted({count for count in COUNTED if count <= clicks} | {clicks}))
+
+
+def score(
     structure: Structure,
-    clicks: int = max(CLICKS),
-    watch: Callable[[list[Point], Mask], None] | None = None,
-) -> list[float]:
-    """Dice after each of ``clicks`` clicks; each corrects the largest error of the method's own mask."""
-    place = first_click(structure.target)
-    points = [_point(structure.volume, place, True)]
-    scores = []
-    while True:
-        mask = np.asarray(method(structure.volume, points), bool)
-        scores.append(dice(mask, structure.target))
+    method: ClickMethod,
+    baselines: Iterable[Baseline] = (),
+    clicks: int = max(COUNTED),
+    watch: Callable[[int, Step], None] | None = None,
+) -> ClickScore:
+    """Click through a structure with the method under test, then give the baselines the same clicks.
+
+    ``watch(count, step)`` sees each answer of the method under test.
+    """
+    tolerance = structure.voxel_mm
+    i, j, k = structure.volume.spacing
+    surface = SurfaceDice(structure.target, (k, j, i), tolerance)
+    steps = []
+    for count, step in enumerate(lead(method, structure, clicks), start=1):
+        steps.append(step)
         if watch is not None:
-            watch(points, mask)
-        if len(scores) == clicks:
-            return scores
-        correction = correcting_click(structure.target, mask)
+            watch(count, step)
+    every = range(1, clicks + 1)
+    series = [step.points for step in steps]
+    others = {}
+    for baseline in baselines:
+        followed = follow(baseline.method, structure, series, counted(clicks))
+        others[baseline.name] = _curve(counted(clicks), followed, structure, surface)
+        if baseline.own_clicks:
+            led = zip(every, lead(baseline.method, structure, clicks), strict=False)
+            others[own_clicks(baseline.name)] = _curve(every, led, structure, surface)
+    return ClickScore(
+        structure.case, structure.value, structure.name or str(structure.value), structure.modality, structure.kind,
+        structure.reference, structure.voxels or int(structure.target.sum()), tolerance,
+        _curve(every, enumerate(steps, start=1), structure, surface), others,
+    )  # fmt: skip
+
+
+def lead(method: ClickMethod, structure: Structure, clicks: int = max(COUNTED)) -> Iterator[Step]:
+    """The method's answers, each click correcting the largest error of the last one; ends early when none is left."""
+    points: tuple[Point, ...] = (_point(structure.volume, first_click(structure.target), True),)
+    while True:
+        step = _step(method, structure, points)
+        yield step
+        correction = correcting_click(structure.target, step.mask) if len(points) < clicks else None
         if correction is None:
-            return scores + [1.0] * (clicks - len(scores))
-        points = [*points, _point(structure.volume, *correction)]
+            return
+        points = (*points, _point(structure.volume, *correction))
 
 
-def same_clicks(
-    leader: ClickMethod, follower: ClickMethod, structure: Structure, clicks: int = max(CLICKS)
-) -> tuple[list[float], list[float]]:
-    """Dice after each click of both methods, where both get the very clicks that correct the leader."""
-    followed: list[float] = []
+def follow(
+    method: ClickMethod, structure: Structure, series: Sequence[tuple[Point, ...]], counts: Iterable[int]
+) -> Iterator[tuple[int, Step]]:
+    """The method's answers to somebody else's clicks, at these counts only; ``series[n]`` holds n + 1 clicks."""
+    for count in counts:
+        if count > len(series):
+            yield count, _step(method, structure, series[-1])
+            return
+        yield count, _step(method, structure, series[count - 1])
 
-    def follow(points: list[Point], _: Mask) -> None:
-        followed.append(dice(np.asarray(follower(structure.volume, points), bool), structure.target))
 
-    led = click_through(leader, structure, clicks, follow)
-    return led, followed + followed[-1:] * (clicks - len(followed))
+def _step(method: ClickMethod, structure: Structure, points: tuple[Point, ...]) -> Step:
+    begun = time.perf_counter()
+    mask = np.asarray(method(structure.volume, points), bool)
+    seconds = time.perf_counter() - begun
+    last = points[-1]
+    k, j, i = (int(value) for value in np.rint(structure.volume.grid.ijk_of(last.ras)[::-1]))
+    return Step(points, mask, seconds, bool(mask[k, j, i]) != last.positive)
+
+
+def _curve(
+    counts: Sequence[int], steps: Iterable[tuple[int, Step]], structure: Structure, surface: SurfaceDice
+) -> Curve:
+    """The scores at ``counts``; where no click was needed any more, the last ones hold."""
+    scores: list[tuple[float, float]] = []
+    seconds, ignored = [], 0
+    for _, step in steps:
+        scores.append((dice(step.mask, structure.target), surface(step.mask)))
+        seconds.append(step.seconds)
+        ignored += step.ignored
+    scores += scores[-1:] * (len(counts) - len(scores))
+    overlap, near = zip(*scores, strict=True)
+    return Curve(tuple(counts), overlap, near, tuple(seconds), ignored)
 
 
 def _point(volume: Volume, voxel: tuple[int, int, int], positive: bool) -> Point:

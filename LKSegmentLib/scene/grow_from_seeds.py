@@ -17,11 +17,32 @@ _FOREGROUND, _BACKGROUND = 1, 2
 _SEED_RADIUS = 1  # voxels; a click is a small cube, as a brush would leave
 
 
-def grow_from_seeds(volume: Volume, points: Sequence[Point]) -> NDArray[np.bool_]:
+class GrowFromSeeds:
     """Clicks → mask (k, j, i) by ``vtkImageGrowCutSegment``: clicks are seeds, the volume's border is background.
 
-    The algorithm behind the Segment Editor's effect "Grow from seeds", with its default settings.
+    The algorithm behind the Segment Editor's effect "Grow from seeds", with its default settings. As the effect does,
+    it keeps the filter while seeds are only added: then it works out again just what they change.
     """
+
+    def __init__(self) -> None:
+        self._volume: Volume | None = None
+        self._points: tuple[Point, ...] = ()
+
+    def __call__(self, volume: Volume, points: Sequence[Point]) -> NDArray[np.bool_]:
+        """The mask after these clicks, in order."""
+        clicks = tuple(points)
+        if self._volume is not volume or clicks[: len(self._points)] != self._points:
+            self._grow = slicer.vtkImageGrowCutSegment()
+            self._grow.SetIntensityVolume(_image(volume.array.astype(np.float32), volume.spacing))
+            self._volume = volume
+        self._points = clicks
+        self._grow.SetSeedLabelVolume(_image(_seeds(volume, clicks), volume.spacing))
+        self._grow.Update()
+        labels = numpy_support.vtk_to_numpy(self._grow.GetOutput().GetPointData().GetScalars())
+        return labels.reshape(volume.grid.shape) == _FOREGROUND
+
+
+def _seeds(volume: Volume, points: Sequence[Point]) -> NDArray[np.uint8]:
     seeds = np.zeros(volume.grid.shape, np.uint8)
     for axis in range(3):
         for face in (0, -1):
@@ -30,12 +51,7 @@ def grow_from_seeds(volume: Volume, points: Sequence[Point]) -> NDArray[np.bool_
         centre = np.round(volume.grid.ijk_of(point.ras)[::-1]).astype(int)
         around = tuple(slice(max(middle - _SEED_RADIUS, 0), middle + _SEED_RADIUS + 1) for middle in centre)
         seeds[around] = _FOREGROUND if point.positive else _BACKGROUND
-    grow = slicer.vtkImageGrowCutSegment()
-    grow.SetIntensityVolume(_image(volume.array.astype(np.float32), volume.spacing))
-    grow.SetSeedLabelVolume(_image(seeds, volume.spacing))
-    grow.Update()
-    labels = numpy_support.vtk_to_numpy(grow.GetOutput().GetPointData().GetScalars())
-    return labels.reshape(volume.grid.shape) == _FOREGROUND
+    return seeds
 
 
 def _image(array: NDArray[np.generic], spacing: tuple[float, float, float]) -> vtk.vtkImageData:
