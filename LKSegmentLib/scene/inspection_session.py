@@ -201,7 +201,7 @@ class InspectionSession:
         names = [one.name for one in result.maps if not one.name.endswith(_COMPANION)]
         shown = next((one.name for one in result.maps if not _is_apart(one.passport)), "")
         self._queue(result.maps, result.tables, image, first=shown)
-        return _("Recorded: {maps} maps, {tables} tables.").format(maps=len(names), tables=len(result.tables))
+        return _("Recorded maps: {maps}, tables: {tables}.").format(maps=len(names), tables=len(result.tables))
 
     def take_followed(self, result: InspectResult, image: Node) -> None:
         """The maps of a click, at once: they are small, and belong to the mask that is shown now."""
@@ -338,7 +338,7 @@ class InspectionSession:
         count = tables.remove_tables(self.context, image)
         with self.state.together():
             self.state.overlay = self.state.second_overlay = None
-        return _("{maps} maps and {tables} tables were removed.").format(maps=len(maps), tables=count)
+        return _("Removed maps: {maps}, tables: {tables}.").format(maps=len(maps), tables=count)
 
     # tables -----------------------------------------------------------------------------------------------
 

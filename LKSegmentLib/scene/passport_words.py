@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +30,8 @@ def in_a_line(name: str, passport: Mapping[str, Any]) -> str:
         low, high = shown["window"]
         parts.append(_("colours from {low:.3g} to {high:.3g}").format(low=low, high=high))
     if passport.get("identifiable"):
-        parts.append(_("identifiable: {words}").format(words=passport["identifiable"]))
+        first = re.split("[:;,.]", str(passport["identifiable"]))[0]  # the rest is in the passport
+        parts.append(_("identifiable: {words}").format(words=first))
     words = passport.get("in words")
     return f"{name}: " + "; ".join(part for part in [*parts, str(words or "")] if part)
 

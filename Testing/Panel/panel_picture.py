@@ -1,4 +1,4 @@
-"""Draw the panel as it looks after three clicks, with a real worker: docs/pictures/panel.png.
+"""Draw the panel after three clicks and with two maps recorded, by a real worker: docs/pictures/panel.png.
 
     PYTHONPATH=. python Testing/Panel/panel_picture.py [PICTURE] [--image FILE --point R A S]
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from panel_support import MODULE_FILE, ROOT, Panel
+from PySide6 import QtCore
 from qt_host import QtHost
 
 from LKSegmentLib.volumes import Volume, read_volume
@@ -34,21 +35,32 @@ def image_and_point(arguments: argparse.Namespace) -> tuple[str, Volume, tuple[f
 
 def draw(picture: Path, name: str, volume: Volume, ras: tuple[float, float, float]) -> str:
     """Click, wait for the mask, save the panel as a PNG; returns what the status line says."""
-    from LKSegmentLib.scene import volumes
+    from LKSegmentLib.scene import layout, volumes
 
     with tempfile.TemporaryDirectory() as folder:
         host = QtHost(Path(folder) / "settings.ini")
         host.start()
         try:
-            volumes.add_volume_node(host.context, volume, name)
+            layout.arrange(host.context, volumes.add_volume_node(host.context, volume, name), ras)
             panel = Panel(host, host.open(MODULE_FILE), engine=None)  # type: ignore[arg-type]
-            host.press(panel.ui.overlayCheckBox)
+
+            def wait(what: str) -> None:
+                host.wait_until(
+                    lambda: not panel.widget.request_timer.isActive() and not panel.session.is_busy, 120.0, what
+                )
+
             r, a, s = ras
             for positive, point in ((True, ras), (True, (r + 6.0, a, s)), (False, (r - 60.0, a, s))):
                 panel.place(positive, point)
-                host.wait_until(
-                    lambda: not panel.widget.request_timer.isActive() and not panel.session.is_busy, 120.0, "the mask"
-                )
+                wait("the mask")
+            panel.ui.whyCollapsibleButton.setCollapsed(False)
+            host.process_events()
+            wait("what the model shows")
+            second = panel.session.inspection.exposures(panel.session.state.model)[2].name
+            panel.ui.mapsListWidget.item(2).setCheckState(QtCore.Qt.CheckState.Checked)
+            host.press(panel.ui.recordButton)
+            wait("the maps")
+            host.choose(panel.ui.secondMapComboBox, second)
             picture.parent.mkdir(parents=True, exist_ok=True)
             host.grab(panel.module, picture)
             status = panel.status

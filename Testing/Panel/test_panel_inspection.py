@@ -127,7 +127,7 @@ def test_recording_brings_maps_and_tables_and_shows_the_first(panel: Panel, red:
     assert not panel.ui.segmentVolumeButton.isEnabled()
     panel.engine.hold = False
     panel.settle()
-    assert panel.status == "Recorded: 3 maps, 1 tables."
+    assert panel.status == "Recorded maps: 3, tables: 1."
     assert panel.host.entries(panel.ui.overlayMapComboBox) == ["gate 1", "gate 2"], "a kernel has no place in the image"
     assert panel.host.entries(panel.ui.tableComboBox) == ["weights"]
     assert panel.session.state.overlay_visible
@@ -187,7 +187,7 @@ def test_recording_again_replaces_and_removing_leaves_nothing(panel: Panel, red:
     assert everything() == once != before
     panel.host.press(panel.ui.removeMapsButton)
     assert everything() == before and layers(red) == mine
-    assert panel.status == "1 maps and 1 tables were removed."
+    assert panel.status == "Removed maps: 1, tables: 1."
     assert not panel.ui.removeMapsButton.isEnabled()
 
 

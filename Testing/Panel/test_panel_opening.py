@@ -41,6 +41,24 @@ def test_opening_without_a_volume_says_so(open_panel: Callable[[], Panel], add_v
     assert panel.ui.positivePointButton.isEnabled()
 
 
+def test_a_long_name_in_a_selector_leaves_room_for_its_label(
+    open_panel: Callable[[], Panel], add_volume: Callable[..., Any]
+) -> None:
+    """As the name of a map is, which is a volume too: a selector as wide as its longest entry hid "Input volume:"."""
+    add_volume("CT abdomen LK attention (channel closest to the mask), window disagreement, and more words than fit")
+    panel = open_panel()
+    panel.ui.whyCollapsibleButton.setCollapsed(False)
+    panel.module.parent.setFixedWidth(360)
+    panel.module.parent.show()
+    panel.host.process_events()
+    from PySide6 import QtWidgets
+
+    labels = [one for one in panel.module.parent.findChildren(QtWidgets.QLabel) if one.text().endswith(":")]
+    shown = [one for one in labels if one.isVisible()]
+    assert len(shown) >= 12
+    assert [one.text() for one in shown if one.width() < one.sizeHint().width()] == []
+
+
 def test_every_control_has_a_tooltip_enabled_or_not(panel: Panel) -> None:
     from PySide6 import QtWidgets
 

@@ -285,7 +285,8 @@ class QtHost:
         module.parent.show()
         for _ in range(3):
             self.process_events()
-            module.parent.adjustSize()
+            # As Slicer's scroll area does: wrapped text needs more height where the panel is narrow.
+            module.parent.resize(width, module.parent.heightForWidth(width))
         pixmap: QtGui.QPixmap = module.parent.grab()
         if not pixmap.save(str(path)):
             raise OSError(f"{path} could not be written")

@@ -199,6 +199,9 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801 (Slicer's name)
     def setBaseName(self, name: str) -> None:
         self._base_name = name
 
+    def setSizeAdjustPolicy(self, policy: QtWidgets.QComboBox.SizeAdjustPolicy) -> None:
+        self._combo.setSizeAdjustPolicy(policy)
+
     nodeTypes = QtCore.Property("QStringList", lambda self: self._node_types, setNodeTypes)
     noneDisplay = QtCore.Property(str, lambda self: self._none_display, setNoneDisplay)
     baseName = QtCore.Property(str, lambda self: self._base_name, setBaseName)

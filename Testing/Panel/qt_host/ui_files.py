@@ -28,6 +28,7 @@ def load_ui(path: str) -> QtWidgets.QWidget:
     for widget in tree.iter("widget"):
         if widget.attrib["class"] not in known:
             raise RuntimeError(f"{Path(path).name} uses {widget.attrib['class']}, for which there is no stand-in")
+    choices = _taken_out_enums(tree.getroot())
     loader = QtUiTools.QUiLoader()
     for custom in CUSTOM_WIDGETS:
         loader.registerCustomWidget(custom)
@@ -38,10 +39,28 @@ def load_ui(path: str) -> QtWidgets.QWidget:
         root = loader.load(buffer)
     if root is None:
         raise RuntimeError(f"{path} could not be loaded: {loader.errorString()}")
+    for name, setter, value in choices:
+        getattr(_named(root, name), setter)(value)
     for sender, signal, receiver, slot in wiring:
         source, target = _named(root, sender), _named(root, receiver)
         getattr(source, signal.split("(")[0]).connect(getattr(target, slot.split("(")[0]))
     return root
+
+
+def _taken_out_enums(root: ElementTree.Element) -> list[tuple[str, str, object]]:
+    """(widget, setter, value) of the stand-ins' enum properties, which Qt's loader cannot read of classes in Python."""
+    stand_ins = {custom.__name__ for custom in CUSTOM_WIDGETS}
+    found: list[tuple[str, str, object]] = []
+    for widget in root.iter("widget"):
+        for choice in widget.findall("property") if widget.attrib["class"] in stand_ins else []:
+            text = choice.findtext("enum")
+            if text:
+                owner, value = text.split("::")
+                name = choice.attrib["name"]
+                setter = f"set{name[0].upper()}{name[1:]}"
+                found.append((widget.attrib["name"], setter, getattr(getattr(QtWidgets, owner), value)))
+                widget.remove(choice)
+    return found
 
 
 def _named(root: QtWidgets.QWidget, name: str) -> QtWidgets.QWidget:
