@@ -190,9 +190,14 @@ TRITON_CHECK = """
 import torch
 from LKSegmentLib.operators import depthwise_conv3d
 device = "cuda" if torch.cuda.is_available() else "cpu"
-for edges, dilation, size in (((5, 5, 5), 1, (3, 9, 34)), ((7, 7, 7), 3, (4, 5, 6)), ((3, 5, 1), 2, (2, 3, 4))):
-    x = torch.randn(2, 3, *size, device=device)
-    weight, bias = torch.randn(3, 1, *edges, device=device), torch.randn(3, device=device)
+for edges, dilation, shape in (
+    ((5, 5, 5), 1, (2, 3, 3, 9, 34)),
+    ((7, 7, 7), 3, (2, 3, 4, 5, 6)),
+    ((21, 21, 21), 1, (1, 1, 2, 2, 3)),
+    ((3, 5, 1), 2, (2, 3, 2, 3, 4)),
+):
+    x, channels = torch.randn(shape, device=device), shape[1]
+    weight, bias = torch.randn(channels, 1, *edges, device=device), torch.randn(channels, device=device)
     for b in (bias, None):
         ours = depthwise_conv3d(x, weight, b, dilation, method="triton").double().cpu()
         b = None if b is None else b.double().cpu()

@@ -99,7 +99,8 @@ class ReceptiveBiasConv3d(nn.Module):
         super().__init__()
         self.lrbm: str = one_of("lrbm", lrbm, LRBM)
         self.deploy = switch("deploy", deploy)
-        self.dwconv = DepthwiseConv3d(whole("channels", channels), whole("kernel_size", kernel_size, odd=True), bias=False)
+        edge = whole("kernel_size", kernel_size, odd=True)
+        self.dwconv = DepthwiseConv3d(whole("channels", channels), edge, bias=False)
         if switch("learn_beta", learn_beta):
             self.beta: Tensor | float = nn.Parameter(torch.ones(()))
         else:

@@ -10,6 +10,7 @@ _COUNTED = (
     "printed in D-Net's paper: multiply-accumulates at 1×1×96³ with 16 classes by a tool that counts transposed "
     "convolutions 8 times too high ({} G instead of {} G), adds norms and biases{}; it gives {} G here (measured)"
 )
+_ATTENTION = " and leaves out products inside attention (11.43 G)"
 
 
 def _baseline(
@@ -50,7 +51,7 @@ SWIN_UNETR = _baseline(
     318_609_667_392,
     32,
     64,
-    published=(Published("FLOPs", "329.28 G", _COUNTED.format("23.95", "2.99", " and leaves out products inside attention (11.43 G)", "329.93")),),
+    published=(Published("FLOPs", "329.28 G", _COUNTED.format("23.95", "2.99", _ATTENTION, "329.93")),),
 )
 UNETR = _baseline(
     "UNETR (MONAI)",

@@ -50,8 +50,8 @@ FACTS = NetworkFacts(
         "the number of voxels: half precision can overflow.",
         "Attention, gates and norms pool over the whole window: infer with the training window (64³).",
         "The repository probably swaps the class names of the data set.",
-        "The proposed network was validated every second epoch (best of 25) and its rivals every epoch (best of 50), all "
-        "on random crops, with Dice 1 for a class that is in neither.",
+        "The proposed network was validated every second epoch (best of 25) and its rivals every epoch (best of 50), "
+        "all on random crops, with Dice 1 for a class that is in neither.",
         "The repository's only documented command stops at once, and so does its mode of comparison (measured).",
     ),
     deviations=(
