@@ -16,7 +16,6 @@ from LKSegmentLib.volumes import Grid, Volume, resample
 
 if TYPE_CHECKING:
     from LKSegmentLib.prompts import Point
-    from LKSegmentLib.scene.map_nodes import MapDisplay
 
 Pixels = NDArray[np.uint8]
 
@@ -132,10 +131,12 @@ def plain_slices(image: Volume | None, labels: Volume | None, found: Map, centre
     Without an image the map is drawn by itself.
     """
     from LKSegmentLib.scene.layout import display_window
-    from LKSegmentLib.scene.map_nodes import display_for
+    from LKSegmentLib.scene.map_nodes import colors_of, display_for
     from LKSegmentLib.volumes import canonical_axes
 
     shown = display_for(found.volume.array, found.passport)
+    threshold = -np.inf if shown.threshold is None else shown.threshold
+    colors = colors_of(shown.table)
     order = canonical_axes(found.volume.grid if image is None else image.grid)
     below = None if image is None else order.apply(image)
     answer = None if labels is None else order.apply_array(labels.array)
@@ -152,27 +153,25 @@ def plain_slices(image: Volume | None, labels: Volume | None, found: Map, centre
         if below is not None:
             grey = 255 * np.clip((below.array[part].squeeze(axis) - window[0]) / (window[1] - window[0]), 0, 1)
         edge = np.zeros(over.shape, bool) if answer is None else _outline(answer[part].squeeze(axis))
-        plane = _mixed(grey, over, edge, shown, 1.0 if image is None else _OPACITY)
+        share = np.where(np.isfinite(over) & (over >= threshold), 1.0 if image is None else _OPACITY, 0.0)
+        plane = _mixed(grey, _colored(over, shown.window, colors), share)
+        plane[edge] = _OUTLINE
         # Superior and anterior up; the body's right on the left, its front on the left of a sagittal slice.
         spacing = tuple(length for other, length in enumerate(grid.spacing[::-1]) if other != axis)
         views.append(_fitted(plane[::-1, ::-1], (spacing[0], spacing[1])))
     return _side_by_side(views)
 
 
-def _mixed(
-    grey: NDArray[Any], over: NDArray[Any], edge: NDArray[np.bool_], shown: MapDisplay, opacity: float
-) -> NDArray[np.uint8]:
-    """One slice (rows, columns) of the image, the map where it is not transparent, the answer's outline: in colours."""
-    from LKSegmentLib.scene.map_nodes import colors_of
+def _colored(values: NDArray[Any], window: tuple[float, float], colors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values (rows, columns) in the colours (256, 3) of a window; (rows, columns, 3)."""
+    places = (values - window[0]) / (window[1] - window[0]) * (len(colors) - 1)
+    return colors[np.clip(np.nan_to_num(places), 0, len(colors) - 1).astype(int)]
 
-    low, high = shown.window
-    index = np.clip(np.nan_to_num((over - low) / (high - low)) * 255, 0, 255).astype(int)
-    visible = np.isfinite(over) & (over >= (-np.inf if shown.threshold is None else shown.threshold))
-    plain = np.repeat(grey[..., None], 3, axis=-1)
-    colored = opacity * colors_of(shown.table)[index] + (1 - opacity) * plain
-    mixed = np.where(visible[..., None], colored, plain).astype(np.uint8)
-    mixed[edge] = _OUTLINE
-    return mixed
+
+def _mixed(grey: NDArray[Any], colored: NDArray[Any], share: NDArray[Any]) -> NDArray[np.uint8]:
+    """A grey slice (rows, columns) with its share (0 to 1) of the coloured one (rows, columns, 3)."""
+    mixed = share[..., None] * colored + (1 - share[..., None]) * grey[..., None]
+    return mixed.astype(np.uint8)
 
 
 def _outline(labels: NDArray[Any]) -> NDArray[np.bool_]:
