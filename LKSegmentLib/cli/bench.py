@@ -24,7 +24,8 @@ _PARTS = ("operators", "clicks", "segmentation", "large")
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "part", nargs="?", choices=bench_speed.PARTS,
-        help="measure networks or operators against plain torch in the same run, instead of this machine's limits",
+        help="measure networks or operators against plain torch, or inspection (recording and reach) against plain "
+        "runs, in the same run, instead of this machine's limits",
     )
     add_device(parser)
     parser.add_argument(
@@ -102,7 +103,10 @@ def _markdown(found: list[Measurement], machine: dict[str, Any]) -> str:
 COMMAND = Command(
     name="bench",
     summary="Measure speed and memory on this machine against the project's limits.",
-    example="  lksegment bench\n  lksegment bench networks --json\n  lksegment bench --only large --markdown bench.md",
+    example=(
+        "  lksegment bench\n  lksegment bench networks --json\n  lksegment bench inspection\n"
+        "  lksegment bench --only large --markdown bench.md"
+    ),
     configure=configure,
     run=run,
 )

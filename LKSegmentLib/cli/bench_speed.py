@@ -1,8 +1,9 @@
-"""`lksegment bench networks` and `lksegment bench operators`: ratios to plain torch, measured in the same run."""
+"""`lksegment bench networks`, `operators` and `inspection`: ratios to plain torch or to plain runs, in the same run."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -10,7 +11,7 @@ from LKSegmentLib.cli.outputs import output_file, whole_files
 from LKSegmentLib.cli.screen import Screen
 from LKSegmentLib.errors import InputError
 
-PARTS = ("networks", "operators")
+PARTS = ("networks", "operators", "inspection")
 
 
 def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
@@ -22,9 +23,11 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
     device = str(resolve_device(arguments.device))
     rows: list[dict[str, Any]] = []
     with screen.progress("Measuring") as progress:
-        if arguments.part == "networks":
-            if device != "cpu":
-                raise InputError("The networks are measured on the CPU; leave --device away or give --device cpu.")
+        if arguments.part != "operators" and device != "cpu":
+            raise InputError("The networks are measured on the CPU; leave --device away or give --device cpu.")
+        if arguments.part == "inspection":
+            table, rows = _inspection(arguments.repeats, progress)
+        elif arguments.part == "networks":
             for number, network in enumerate(speed.NETWORK_CASES):
                 progress(network.title, number / len(speed.NETWORK_CASES))
                 rows.append({"case": asdict(network), **speed.measure_network(network, arguments.repeats)})
@@ -44,3 +47,21 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
             draft.write_text(text, encoding="utf-8")
         screen.say(f"The table is in {target}.")
     return {"machine": machine, "measurements": rows}
+
+
+def _inspection(repeats: int, progress: Callable[[str, float], None]) -> tuple[str, list[dict[str, Any]]]:
+    from LKSegmentLib.evaluation import inspection_speed, inspection_speed_report
+
+    rows: list[dict[str, Any]] = []
+    steps = len(inspection_speed.NETWORK_CASES) + 1
+    for number, case in enumerate(inspection_speed.NETWORK_CASES):
+        progress(case.title, number / steps)
+        rows.append({"case": asdict(case), **inspection_speed.measure_network(case, repeats)})
+    progress("lk_click", (steps - 1) / steps)
+    clicks = inspection_speed.measure_clicks(repeats)
+    tables = (
+        inspection_speed_report.of_recording(rows),
+        inspection_speed_report.of_clicks(clicks),
+        inspection_speed_report.of_reach(rows),
+    )
+    return "\n".join(tables), [*rows, {"case": {"title": "lk_click, one click", "name": "lk_click"}, **clicks}]

@@ -89,9 +89,9 @@ def measure_network(case: NetworkCase, repeats: int) -> dict[str, Any]:
         RunError: a process failed.
     """
     given = [case.name, json.dumps(case.options), json.dumps(case.size), str(case.out_channels)]
-    found = _in_process("network", *given, str(repeats))
+    found = in_process(__name__, "network", *given, str(repeats))
     for path in ("plain", "ours"):
-        found[f"{path}_peak_mib"] = _in_process("peak", *given, path)["peak_mib"]
+        found[f"{path}_peak_mib"] = in_process(__name__, "peak", *given, path)["peak_mib"]
     found["ratio"] = found["plain_s"] / found["ours_s"]
     found["share_of_matrix_rate"] = found["ours_gflops"] / found["matrix_gflops"]
     found["share_of_memory"] = found["ours_peak_mib"] / found["plain_peak_mib"]
@@ -105,7 +105,7 @@ def measure_operator(case: OperatorCase, repeats: int, device: str = "cpu") -> d
         RunError: the process failed.
     """
     numbers = (case.channels, case.size, case.kernel, case.dilation, repeats)
-    return _in_process("operator", *map(str, numbers), device)
+    return in_process(__name__, "operator", *map(str, numbers), device)
 
 
 def machine() -> dict[str, Any]:
@@ -129,9 +129,10 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def _in_process(*words: str) -> dict[str, Any]:
+def in_process(module: str, *words: str) -> dict[str, Any]:
+    """What a module of measurements prints for these words, run in a process of its own. RunError when it failed."""
     done = subprocess.run(
-        [sys.executable, "-m", "LKSegmentLib.evaluation.speed", *words],
+        [sys.executable, "-m", module, *words],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
@@ -153,7 +154,7 @@ def _network(name: str, options: str, size: str, out_channels: str, repeats: str
     with torch.device("meta"):
         # The auxiliary heads are no part of the work that both paths must do.
         flop = 2 * count_macs(create(name, in_channels=1, out_channels=int(out_channels), **how), 1, json.loads(size))
-    network, image = _made(name, how, json.loads(size), int(out_channels))
+    network, image = made(name, how, json.loads(size), int(out_channels))
     ways: dict[str, Callable[[Any], Any]] = {"plain": plain_path, "ours": prepare_for_inference}
     with torch.inference_mode():
         with plain_path(network) as plain:
@@ -192,14 +193,15 @@ def _peak(name: str, options: str, size: str, out_channels: str, path: str) -> d
     from LKSegmentLib.networks import prepare_for_inference
 
     with MemoryWatch() as watch, torch.inference_mode():
-        network, image = _made(name, json.loads(options), json.loads(size), int(out_channels))
+        network, image = made(name, json.loads(options), json.loads(size), int(out_channels))
         with plain_path(network) if path == "plain" else prepare_for_inference(network) as forward:
             forward(image)
             forward(image)
     return {"peak_mib": watch.peak_mib}
 
 
-def _made(name: str, options: dict[str, Any], size: list[int], out_channels: int) -> tuple[Any, Any]:
+def made(name: str, options: dict[str, Any], size: list[int], out_channels: int) -> tuple[Any, Any]:
+    """A network of random weights in evaluation mode, and a window (1, channels, k, j, i) of noise."""
     import torch
     from torch import nn
 

@@ -168,6 +168,11 @@ class MapRecorder:
     ) -> None:
         self._taps.__exit__(kind, error, trace)
 
+    @property
+    def runs_again(self) -> int:
+        """How often the network was run a second time; see `Taps`."""
+        return self._taps.runs_again
+
     def start(self, layout: WindowLayout, grid: Grid) -> None:
         """Make room for the maps of a volume."""
         self.layout, self.working = layout, grid

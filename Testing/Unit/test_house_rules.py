@@ -42,6 +42,7 @@ SAME_FLOOR_ALLOWED = {
     ("inference", "packages"),
     ("inference", "prompts"),
     ("training", "evaluation"),
+    ("evaluation", "inspection"),
     ("__init__", "scripting"),
     ("__main__", "cli"),
 }
