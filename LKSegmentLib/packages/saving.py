@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     import torch
 
 MOST_GUESSED_INPUTS = 16
+
+# Of a place that cannot be written at all: the person can name another one.
+_ANOTHER_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 
 
 def save(
@@ -59,7 +63,8 @@ def save(
     more        any other field of the manifest, for example title, kind, trained_on, scores, citation,
                 overlap, prompts; `in_channels` and `out_channels` are read off the weights when not given
 
-    Raises InputError when a value is wrong or the weights do not fit the network, RunError when writing fails.
+    Raises InputError when a value is wrong, the weights do not fit the network or the place cannot be written;
+    RunError when writing fails.
     """
     target = Path(folder).expanduser()
     check_target(target, overwrite)
@@ -176,7 +181,10 @@ def check_target(target: Path, overwrite: bool) -> None:
 
 
 def write(target: Path, manifest: Manifest, content: bytes) -> None:
-    """Write everything beside the target first, then rename: a crash leaves the old package or the new one."""
+    """Write everything beside the target first, then rename: a crash leaves the old package or the new one.
+
+    Raises InputError for a place where nothing can be written, RunError when writing fails there, as on a full disk.
+    """
     unique = uuid.uuid4().hex[:12]
     fresh = target.with_name(f".{target.name}.saving-{unique}")
     text = json.dumps(manifest.to_json(), indent=2, ensure_ascii=False) + "\n"
@@ -193,9 +201,10 @@ def write(target: Path, manifest: Manifest, content: bytes) -> None:
             (fresh / WEIGHTS_FILE).write_bytes(content)
             exchange(fresh, target, target.with_name(f".{target.name}.old-{unique}"))
     except OSError as error:
-        raise RunError(
-            f"The package {target} cannot be written ({error.strerror}): nothing was changed there."
-        ) from error
+        sentence = f"The package {target} cannot be written ({error.strerror}): nothing was changed there"
+        if error.errno in _ANOTHER_PLACE:
+            raise InputError(f"{sentence}. Choose another place.") from error
+        raise RunError(f"{sentence}.") from error
     finally:
         remove(fresh)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -342,5 +343,18 @@ def test_a_manifest_cannot_ask_for_a_network_that_takes_forever_to_build(package
 
 def test_a_file_in_place_of_the_folder_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(RunError, match="cannot be written"):
+    with pytest.raises(InputError, match="cannot be written .*Choose another place"):
         save(tmp_path / "file" / "package")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_cannot_be_written_is_the_persons_to_mend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(self: Path, *arguments: Any, **more: Any) -> None:
+        raise OSError(number, os.strerror(number), str(self))
+
+    monkeypatch.setattr(saving.Path, "mkdir", refuse)
+    with pytest.raises(InputError, match=f"cannot be written \\({os.strerror(number)}\\).*Choose another place"):
+        save(tmp_path / "package")
+    assert list(tmp_path.iterdir()) == []
