@@ -73,25 +73,16 @@ def test_the_sizes_told_are_the_sizes_taken(name: str) -> None:
             network(torch.empty(1, facts.reference["in_channels"], *[too_small] * 3, device="meta"))
 
 
-WRONG = [None, -1, 0, 2.5, float("nan"), True, "x", b"x", (), (1,), [2.0, 4.0], ("a",) * 5, {"a": 1}, object()]
-
-
 @pytest.mark.parametrize("name", networks.names())
 def test_wrong_values_of_any_option_are_refused_in_a_sentence(name: str) -> None:
     if missing := registry.missing_packages(name):
         pytest.skip(f"{name} needs {', '.join(missing)}")
     for option, about in networks.options(name).items():
-        refused = 0
-        for value in WRONG:
-            try:
-                with torch.device("meta"):
-                    networks.create(name, **{option: value})
-            except InputError as error:
-                refused += 1
-                assert str(error).endswith((".", ")")) and "\n" not in str(error)
-                if about["choices"] and not isinstance(value, bool):
-                    assert all(repr(choice) in str(error) for choice in about["choices"])
-        assert refused > len(WRONG) // 2, option
+        for value in (-1, "x", {"a": 1}):
+            with pytest.raises(InputError, match=option) as caught, torch.device("meta"):
+                networks.create(name, **{option: value})
+            assert "\n" not in str(caught.value)
+            assert all(repr(choice) in str(caught.value) for choice in about["choices"] or ())
 
 
 def test_what_a_baseline_needs_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
