@@ -116,6 +116,8 @@ def _asked(name: str, kernels: dict[str, LargeKernel], network: nn.Module) -> tu
         if channel < kernel.channels:
             return what, kernel, channel
         raise InputError(f"{match['name']!r} has #0 to #{kernel.channels - 1}; there is no channel {channel}.")
+    if kernel is not None and what == _SINGLE:
+        raise InputError(f"{name!r} has {kernel.channels} channels: choose one, {name} #0 to #{kernel.channels - 1}.")
     there = "; ".join(picture_names(network)) or "nothing: this network has no large kernels"
     raise InputError(f"There is no picture {name!r} of the weights. There is: {there}.")
 

@@ -62,7 +62,10 @@ def listed(package: Package) -> dict[str, Any]:
             for one in exposed(network)
         ]  # fmt: skip
         entries += [_entry(name, "gradients", _GRADIENT) for name in gradient_names(package)]
-    entries += [_entry(_plain(name), "weights", _WEIGHTS, words=name) for name in picture_names(network)]
+    entries += [
+        _entry(_plain(name), "weights", _WEIGHTS, words=name, channels=_channels(name), summary=_channels(name) == 1)
+        for name in picture_names(network)
+    ]
     nothing = (
         f'The model "{manifest.name}" has nothing to show: its network has no gates or attention that LKSegment knows. '
         "Its reach can be shown."
@@ -79,6 +82,11 @@ def of_weights(package: Package, layers: Sequence[str]) -> list[str]:
     """Those of the names that are of the weights alone, as `kernel_pictures.network_tables_and_maps` takes them."""
     known = {_plain(name) for name in picture_names(package.network())}
     return [name for name in layers if _plain(name) in known]
+
+
+def _channels(name: str) -> int:
+    """How many channels a name of a picture tells of: "NAME #0 to #47" has 48, "NAME" is one picture."""
+    return int(name.rsplit("#", 1)[1]) + 1 if " #" in name else 1
 
 
 def _plain(name: str) -> str:

@@ -147,6 +147,8 @@ def test_names_are_listed_and_others_refused() -> None:
         network_tables_and_maps(network, SPACING, ["heat"])
     with pytest.raises(InputError, match="there is no channel 64"):
         network_tables_and_maps(network, SPACING, ["weight, 23³ kernel, LK attention #64"])
+    with pytest.raises(InputError, match="has 64 channels: choose one, weight, 23³ kernel, LK attention #0 to #63"):
+        network_tables_and_maps(network, SPACING, ["weight, 23³ kernel, LK attention"])
     with pytest.raises(InputError, match="three lengths in mm"):
         network_tables_and_maps(network, (1.5, 0, 1), None)
     assert network_tables_and_maps(torch.nn.Conv3d(1, 1, 3), SPACING) == ([], [])
