@@ -239,6 +239,7 @@ def reach(
     points: Iterable[tuple[Triple, bool]] | None = None,
     device: str = "auto",
     label: int | None = None,
+    around_mm: float | None = None,
 ) -> Reach:
     """From where in the image the answer at one place comes: the effective receptive field, in millimetres.
 
@@ -249,6 +250,7 @@ def reach(
         points: for a click model [((r, a, s), positive), ...] in order, RAS mm.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         label: which output's logit; None: the largest at the place.
+        around_mm: None: of the one voxel; else the mean over up to 8 voxels within so many mm of the place.
 
     Returns:
         `.volume`: size of the gradient on the window that the network saw; `.radii_mm`: {50: (i, j, k), 90: ...}, half
@@ -268,12 +270,12 @@ def reach(
     with plain_errors(device):
         if not takes_clicks:
             place = volume.grid.centre_ras if ras is None else ras
-            return volume_reach(volume, load(model), _three(place), device, label)
+            return volume_reach(volume, load(model), _three(place), device, label, around_mm)
         from LKSegmentLib.inference.clicks import ClickModelSession
         from LKSegmentLib.inference.devices import resolve_device
 
         session = ClickModelSession(volume, load(model), resolve_device(device))
-        return click_reach(session, clicks, clicks[-1].ras if ras is None else _three(ras))
+        return click_reach(session, clicks, clicks[-1].ras if ras is None else _three(ras), around_mm)
 
 
 def _takes_clicks(model: str | os.PathLike[str], clicks: Sequence[Point]) -> bool:

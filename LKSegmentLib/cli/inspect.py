@@ -38,6 +38,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="also the reach of the answer at this place, RAS mm: from where in the image it comes",
     )  # fmt: skip
     parser.add_argument(
+        "--reach-around", type=float, metavar="MM",
+        help="of --reach the mean over up to 8 voxels within so many mm of the place, instead of the one voxel",
+    )  # fmt: skip
+    parser.add_argument(
         "--probe", type=triple, action="append", metavar="R,A,S",
         help="also the value of every map at this place, RAS mm; may be repeated",
     )  # fmt: skip
@@ -129,7 +133,7 @@ def _inspected(
         if without_last(points):
             maps += _differences(arguments, volume, points)
     if arguments.reach:
-        reach = service.reach(*asked, arguments.reach, None, progress, lambda: False)
+        reach = service.reach(*asked, arguments.reach, None, progress, lambda: False, arguments.reach_around)
         maps.append(reach.map)
         sentences.append(reach.sentence)
     tables += [values_at(maps, place) for place in arguments.probe or ()]

@@ -163,10 +163,12 @@ class Service:
         label: int | None,
         progress: Progress,
         cancelled: Cancelled,
+        around_mm: float | None = None,
     ) -> ReachResult:
         """From where in the image the answer at ``ras`` (RAS mm) comes: the effective receptive field.
 
         ``ras`` None: the last point, else the middle of the image. ``label``: which output's logit; None: the largest.
+        ``around_mm``: None for the one voxel, else the mean over some voxels within that distance of it.
         Raises InputError (a place outside the image or the window, no such label, points as for ``inspect``),
         RunError (the memory does not suffice, or the answer does not depend on the image) and Cancelled.
         """
@@ -180,10 +182,10 @@ class Service:
             session = self._session(key, model, device, progress)
             session.mask_for(points, _stage(CLICK, progress), cancelled)
             progress(REACH, 0.5)
-            found = click_reach(session, points, points[-1].ras if ras is None else ras)
+            found = click_reach(session, points, points[-1].ras if ras is None else ras, around_mm)
         else:
             place = volume.grid.centre_ras.tolist() if ras is None else ras
-            found = volume_reach(volume, package, place, device, label)
+            found = volume_reach(volume, package, place, device, label, around_mm)
         progress(REACH, 1.0)
         (shown,) = _measured([Map("reach", found.volume, {**found.passport, "in words": found.sentence})])
         return ReachResult(found.ras, shown, found.radii_mm, found.theoretical_mm, found.sentence)

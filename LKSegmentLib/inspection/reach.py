@@ -27,9 +27,6 @@ from LKSegmentLib.inference.devices import resolve_device
 from LKSegmentLib.inference.preparation import preparation_for, prepared_volume
 from LKSegmentLib.inference.segmentation import layout_for
 from LKSegmentLib.inference.windows import Region, Window, WindowLayout, cut
-from LKSegmentLib.networks.dnet import through_blocks
-from LKSegmentLib.networks.lk_click import LKClick
-from LKSegmentLib.networks.receptive_field import Line
 from LKSegmentLib.packages import Manifest, Package
 from LKSegmentLib.prompts import CHANNELS, Point
 from LKSegmentLib.volumes import Grid, Volume
@@ -233,8 +230,6 @@ def _widths(by_distance: Sequence[NDArray[np.float64]], grid: Grid) -> dict[int,
 
 def theoretical_voxels(network: nn.Module) -> int | None:
     """Edge of the field that the kernels of a network can touch, in input voxels; None where it does not tell."""
-    if isinstance(network, LKClick):
-        return _lk_click_voxels(network)
     fields = getattr(network, "receptive_fields", None)
     return int(fields()[-1].voxels) if callable(fields) else None
 
@@ -313,18 +308,6 @@ def _voxel(grid: Grid, ras: Sequence[float]) -> Voxel:
     nearest = np.rint(grid.ijk_of(ras))[::-1]
     k, j, i = (int(value) for value in np.clip(nearest, 0, np.array(grid.shape) - 1))
     return k, j, i
-
-
-def _lk_click_voxels(network: LKClick) -> int:
-    full = Line.of_input().convolved(3)
-    depths = [len(stage) for stage in network.encoder if isinstance(stage, nn.Sequential)]
-    half = through_blocks(full.convolved(3, stride=2), depths[0])
-    quarter = through_blocks(half.convolved(3, stride=2), depths[1])
-    x = through_blocks(quarter.convolved(3, stride=2), depths[2])
-    x = x.upsampled().convolved(7, dilation=3).convolved(5)
-    x = through_blocks(x.joined(quarter), 1)
-    x = through_blocks(x.upsampled().joined(half), 1)
-    return x.upsampled().joined(full).convolved(3).field("logits").voxels
 
 
 def _by(lengths: Iterable[float]) -> str:
