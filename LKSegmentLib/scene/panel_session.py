@@ -13,18 +13,18 @@ from typing import Any, NamedTuple
 from LKSegmentLib.engine.client import EngineClient
 from LKSegmentLib.engine.jobs import Job
 from LKSegmentLib.engine.results import ClickResult, InspectResult, ReachResult, SegmentResult
-from LKSegmentLib.errors import InputError, LKSegmentError
+from LKSegmentLib.errors import LKSegmentError
 from LKSegmentLib.packages.catalogue import Entry, catalogue, user_folder
 from LKSegmentLib.prompts import Point
 from LKSegmentLib.scene import prompts
 from LKSegmentLib.scene.core import Node, SceneContext
 from LKSegmentLib.scene.inspection_session import InspectionSession
+from LKSegmentLib.scene.label_import import LabelImport
 from LKSegmentLib.scene.preview import ClickPreview, remove_left_over_previews
 from LKSegmentLib.scene.requests import CLICK, SceneRequests
 from LKSegmentLib.scene.segments import SegmentWriter
 from LKSegmentLib.scene.state import PanelState
-from LKSegmentLib.scene.targets import free_segment_name, new_segmentation, ready_segmentation
-from LKSegmentLib.scene.terminology import label_entries
+from LKSegmentLib.scene.targets import free_segment_name, ready_segmentation
 from LKSegmentLib.scene.translation import _
 
 
@@ -76,6 +76,7 @@ class PanelSession:
         self._asked = NOTHING
         self._follows_points = False
         self._preview_voxels = 0
+        self._labels = LabelImport(context, self.state, self.writer)
         remove_left_over_previews(context)
 
     # what there is ----------------------------------------------------------------------------------------
@@ -157,7 +158,7 @@ class PanelSession:
     @property
     def is_busy(self) -> bool:
         """Whether `poll` must be called from time to time."""
-        return self._requests.is_busy or self.inspection.is_arriving
+        return self._requests.is_busy or self.inspection.is_arriving or self._labels.is_busy
 
     @property
     def worker_facts(self) -> dict[str, Any]:
@@ -256,10 +257,16 @@ class PanelSession:
                 self.status = _("Stopped.")
             else:
                 self._attempt(lambda job=event.job: self._take(job))  # type: ignore[misc]
+        if not ended and self._labels.is_busy:
+            self._attempt(self._import)
+            return not self._labels.is_busy
         if not ended and self.inspection.is_arriving:
             self._attempt(self.inspection.step)
             return True
         return something
+
+    def _import(self) -> None:
+        self.status = self._labels.step() or self.status
 
     def _attempt(self, action: Callable[[], object]) -> None:
         try:
@@ -274,7 +281,7 @@ class PanelSession:
             return
         volume = self.context.scene.GetNodeByID(self._requests.volume_id)  # not what is chosen by now
         if isinstance(result, SegmentResult):
-            self._import(result, volume)
+            self._labels.start(result, volume)
         elif isinstance(result, ReachResult) or (isinstance(result, InspectResult) and job.target != CLICK):
             self.status = " ".join((self.inspection.take(result, volume), *job.warnings))
         elif job.image is not None and volume is self.state.input_volume:
@@ -306,18 +313,6 @@ class PanelSession:
         chosen = ready_segmentation(self.context, self.state.target_segmentation, volume)
         self.state.target_segmentation = chosen
         return chosen
-
-    def _import(self, result: SegmentResult, volume: Node) -> None:
-        entries, labels = label_entries(result.entries or result.names), result.labels
-        problem, said = "", _("{count} segments were added to '{name}'.")
-        try:
-            target = self._target(volume)
-            added = self.writer.import_labels(target, labels.array, entries, labels.ijk_to_ras)
-        except InputError as error:  # minutes of work are not thrown away because they have no place
-            target = self.state.target_segmentation = new_segmentation(self.context, volume)
-            added = self.writer.import_labels(target, labels.array, entries, labels.ijk_to_ras)
-            problem, said = f"{error} ", _("The {count} segments went into the new segmentation '{name}' instead.")
-        self.status = problem + said.format(count=len(added), name=target.GetName())
 
     def accept(self) -> None:
         """Write the preview, as it is shown, into the chosen segment or a new one as one undo step; the points go.
@@ -399,5 +394,6 @@ class PanelSession:
         """What belongs to the scene is let go; the worker stays warm."""
         self._requests.close_image()
         self.inspection.on_scene_closing()
+        self._labels.forget()
         self._asked, self._follows_points = NOTHING, False
         self.status, self._preview_voxels = "", 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from LKSegmentLib.errors import InputError, RunError
 from LKSegmentLib.scene.core import Node, SceneContext, require_node, slicer_module
-from LKSegmentLib.scene.geometry import Matrix, bounding_box, local_to_world, oriented_image, share_parent_transform
+from LKSegmentLib.scene.geometry import Matrix, local_to_world, oriented_image, share_parent_transform
 from LKSegmentLib.scene.masks import binary_labelmap, segment_on
 from LKSegmentLib.scene.terminology import Color, LabelEntry, color_of, serialized_terminology
 from LKSegmentLib.volumes import Grid
@@ -109,6 +110,50 @@ def mask_on(segmentation_node: Node, segment_id: str, grid: Grid) -> NDArray[np.
     return segment_on(segment, matrix, (0, 0, 0), grid.shape)
 
 
+@dataclass(frozen=True)
+class PreparedLabels:
+    """Labels as segments share them: `values` (k, j, i) from voxel `lower`, n + 1 where `entries[n]` is."""
+
+    lower: tuple[int, int, int]
+    values: NDArray[Any]
+    entries: list[LabelEntry]
+
+
+def preparing_labels(
+    labels: NDArray[Any], entries: Sequence[LabelEntry]
+) -> Generator[None, None, PreparedLabels | None]:
+    """Crop and renumber `labels` (k, j, i), slice by slice: an event loop lives on while a large volume is prepared.
+
+    Returns, as the generator's value, the labels that occur and have an entry; None where there are none.
+    """
+    # Slice by slice also because doing it at once takes memory of several times the volume.
+    occurs = np.zeros(int(max((entry.value for entry in entries), default=0)) + 2, dtype=bool)
+    slices, rows, columns = (np.zeros(length, dtype=bool) for length in labels.shape)
+    for k, labels_of_slice in enumerate(labels):
+        rows_of_slice = labels_of_slice.any(axis=1)
+        if rows_of_slice.any():
+            slices[k] = True
+            rows |= rows_of_slice
+            columns |= labels_of_slice.any(axis=0)
+            found = np.flatnonzero(np.bincount(labels_of_slice[rows_of_slice].ravel()))
+            occurs[np.minimum(found, len(occurs) - 1)] = True
+        yield
+    chosen = [entry for entry in entries if occurs[entry.value]]
+    if not chosen:
+        return None
+    renumbered = np.zeros(len(occurs), dtype=np.uint8 if len(chosen) < 256 else np.uint16)
+    for place, entry in enumerate(chosen, start=1):
+        renumbered[entry.value] = place
+    box = [np.flatnonzero(along) for along in (slices, rows, columns)]
+    cropped = labels[tuple(slice(along[0], along[-1] + 1) for along in box)]
+    values = np.empty(cropped.shape, renumbered.dtype)
+    for k, labels_of_slice in enumerate(cropped):
+        np.take(renumbered, labels_of_slice, out=values[k], mode="clip")
+        yield
+    k, j, i = (int(along[0]) for along in box)
+    return PreparedLabels((k, j, i), values, chosen)
+
+
 def import_labels(
     segmentation_node: Node, labels: NDArray[Any], entries: Sequence[LabelEntry], ijk_to_world: Matrix
 ) -> dict[int, str]:
@@ -117,29 +162,26 @@ def import_labels(
     All new segments share one labelmap, so hundreds cost hardly more than one. Segments that are already there
     are not touched: an identifier that is taken gets a number. Values without an entry are left out.
     """
+    preparing = preparing_labels(labels, entries)
+    while True:
+        try:
+            next(preparing)
+        except StopIteration as end:
+            return add_labels(segmentation_node, end.value, ijk_to_world)
+
+
+def add_labels(segmentation_node: Node, prepared: PreparedLabels | None, ijk_to_world: Matrix) -> dict[int, str]:
+    """The second half of `import_labels`: value → segment id of what was prepared."""
     node = editable_segmentation(segmentation_node)
-    found = bounding_box(labels)
-    if found is None:
+    if prepared is None:
         return {}
-    lower, upper = found
-    cropped = labels[tuple(slice(start, end) for start, end in zip(lower, upper, strict=True))]
-    # Slice by slice: counting or translating all voxels at once takes memory of several times the volume.
-    count = int(cropped.max()) + 1
-    present = np.flatnonzero(sum(np.bincount(labels_of_slice.ravel(), minlength=count) for labels_of_slice in cropped))
-    chosen = [entry for entry in entries if entry.value in set(present.tolist())]
-    renumbered = np.zeros(int(present[-1]) + 1, dtype=np.uint8 if len(chosen) < 256 else np.uint16)
-    for place, entry in enumerate(chosen, start=1):
-        renumbered[entry.value] = place
     slicer = slicer_module()
     to_local = np.linalg.inv(local_to_world(node, "segmentation"))
-    values = np.empty(cropped.shape, renumbered.dtype)
-    for k, labels_of_slice in enumerate(cropped):
-        np.take(renumbered, labels_of_slice, out=values[k], mode="clip")
-    image = oriented_image(values, to_local @ ijk_to_world, lower)
+    image = oriented_image(prepared.values, to_local @ ijk_to_world, prepared.lower)
     segmentation = node.GetSegmentation()
     ids: dict[int, str] = {}
     was_modifying = node.StartModify()
-    for place, entry in enumerate(chosen, start=1):
+    for place, entry in enumerate(prepared.entries, start=1):
         segment = slicer.vtkSegment()
         describe_segment(segment, entry.name, entry.color, entry.terminology)
         segment.SetLabelValue(place)

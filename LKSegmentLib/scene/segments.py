@@ -13,11 +13,14 @@ from LKSegmentLib.scene.core import Node, SceneContext, is_in_scene, require_nod
 from LKSegmentLib.scene.geometry import Matrix, image_matrix, local_to_world, oriented_image
 from LKSegmentLib.scene.masks import Mode, changes_to, mask_on_lattice
 from LKSegmentLib.scene.segmentations import (
+    PreparedLabels,
+    add_labels,
     editable_segmentation,
     ensure_segment,
     ensure_segmentation,
     import_labels,
     mask_on,
+    preparing_labels,
     require_segment,
     segment_ids,
 )
@@ -143,14 +146,10 @@ class SegmentWriter:
             )
         return True
 
-    def import_labels(
-        self,
-        segmentation_node: Node,
-        labels: NDArray[Any],
-        entries: Sequence[LabelEntry],
-        ijk_to_world: Matrix,
+    def add_labels(
+        self, segmentation_node: Node, prepared: PreparedLabels | None, ijk_to_world: Matrix
     ) -> dict[int, str]:
-        """`import_labels` as one undo step."""
+        """`segmentations.add_labels` as one undo step."""
         editable_segmentation(segmentation_node)
         local_to_world(segmentation_node, "segmentation")  # refuses a non-linear transform before anything is saved
         self._connect_editor()
@@ -158,7 +157,22 @@ class SegmentWriter:
             # The user's settings limit what changes in segments that are there; new ones are added whole.
             self.logic.SetSegmentationNode(segmentation_node)
         self._save(segmentation_node)
-        return import_labels(segmentation_node, labels, entries, ijk_to_world)
+        return add_labels(segmentation_node, prepared, ijk_to_world)
+
+    def import_labels(
+        self,
+        segmentation_node: Node,
+        labels: NDArray[Any],
+        entries: Sequence[LabelEntry],
+        ijk_to_world: Matrix,
+    ) -> dict[int, str]:
+        """`segmentations.import_labels` as one undo step."""
+        preparing = preparing_labels(labels, entries)
+        while True:
+            try:
+                next(preparing)
+            except StopIteration as end:
+                return self.add_labels(segmentation_node, end.value, ijk_to_world)
 
     def can_undo(self) -> bool:
         return self._has_target() and bool(self.logic.CanUndo())

@@ -30,6 +30,42 @@ def test_a_volume_model_labels_the_volume_in_one_undo_step(panel: Panel) -> None
     assert panel.host.entries(panel.ui.segmentComboBox) == ["New segment"]
 
 
+def test_large_labels_are_prepared_bit_by_bit_and_nothing_is_written_before(
+    panel: Panel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from LKSegmentLib.scene import label_import
+
+    monkeypatch.setattr(label_import, "STEP_SECONDS", -1.0)  # not a slice at a time
+    panel.host.choose(panel.ui.modelComboBox, "A volume model")
+    panel.host.press(panel.ui.segmentVolumeButton)
+    panel.host.wait_until(lambda: panel.session._labels.is_busy)
+    panel.host.wait(0.3)
+    assert panel.session.is_busy and panel.session.state.target_segmentation is None
+    assert not panel.session.writer.can_undo()
+    monkeypatch.setattr(label_import, "STEP_SECONDS", 0.02)
+    panel.settle()
+    assert panel.host.entries(panel.ui.segmentComboBox) == ["New segment", "liver", "spleen"]
+
+
+@pytest.mark.parametrize("leave", ["the volume is deleted", "the scene is closed"])
+def test_labels_on_their_way_into_a_scene_that_changes_do_not_come(
+    panel: Panel, monkeypatch: pytest.MonkeyPatch, leave: str
+) -> None:
+    from LKSegmentLib.scene import label_import
+
+    monkeypatch.setattr(label_import, "STEP_SECONDS", -1.0)
+    panel.host.choose(panel.ui.modelComboBox, "A volume model")
+    panel.host.press(panel.ui.segmentVolumeButton)
+    panel.host.wait_until(lambda: panel.session._labels.is_busy)
+    if leave == "the scene is closed":
+        slicer.mrmlScene.Clear(0)
+    else:
+        slicer.mrmlScene.RemoveNode(panel.session.state.input_volume)
+    monkeypatch.setattr(label_import, "STEP_SECONDS", 0.02)
+    panel.settle()
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
+
+
 def test_labels_that_cannot_go_where_they_should_go_into_a_new_segmentation(panel: Panel) -> None:
     surfaces = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "surfaces")
     surfaces.GetSegmentation().SetSourceRepresentationName("Closed surface")
