@@ -72,7 +72,9 @@ def test_networks_as_json_and_as_words_tell_the_same() -> None:
     assert "dnet" in names and "lka_unet" in names
     words = lksegment("networks")
     assert words.returncode == 0 and words.stderr == "" and "\x1b" not in words.stdout
-    assert [line.split()[0] for line in words.stdout.splitlines()[2:]] == names
+    listed, counting = words.stdout.split("\n\n")
+    assert [line.split()[0] for line in listed.splitlines()[2:]] == names
+    assert "Multiply-accumulates" in counting and all(row["status"] in listed for row in found)
     assert json_of("networks", "dnet")["params"] == next(row["params"] for row in found if row["name"] == "dnet")
 
 
