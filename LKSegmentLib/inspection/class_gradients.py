@@ -117,7 +117,7 @@ def gradient_maps(
         stop_if(cancelled)
         image = image_of(window)
         with failures_of(manifest, str(resolved)):
-            values = window_gradients(network, image, asked, layers, manifest)
+            values = _window_gradients(network, image, asked, layers, manifest)
         for one, value in values.items():
             stitched[one].add(window, value.cpu().numpy())
         report(progress, "gradients", (number + 1) / layout.count)
@@ -125,7 +125,7 @@ def gradient_maps(
     return [one for key, entry in chosen.items() for one in maps_of(entry, stitched[key], layout, working, manifest)]
 
 
-def window_gradients(
+def _window_gradients(
     network: nn.Module, image: Tensor, asked: Sequence[_Asked], layers: dict[int, UpsampledLayer], manifest: Manifest
 ) -> dict[_Asked, Tensor]:
     """The maps (k, j, i) of one window (1, channels, k, j, i)."""

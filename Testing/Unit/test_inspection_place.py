@@ -53,13 +53,20 @@ SMALL: dict[str, dict[str, Any]] = {
     "dalight3d": {},
     "lk_click": {"feature_sizes": (8, 8, 8, 8), "depths": (1, 1, 1)},
 }
+BASELINES: dict[str, dict[str, Any]] = {
+    "monai_dynunet": {"levels": 4, "filters": (4, 4, 4, 4)},
+    "monai_segresnet": {"init_filters": 8},
+}
 EDGE = {"dnet": 32, "dlknetr": 64, "lka_unet": 64, "rep3d": 64, "dalight3d": 32, "lk_click": 32}
 EPSILON = 1e-4
 
 
 def shifting_only(name: str) -> Any:
     """The network, double precision, with nothing left in it but what moves things."""
-    if name == "lk_click":
+    if name in BASELINES:
+        pytest.importorskip("monai")
+        network = randomise(networks.create(name, **BASELINES[name])).requires_grad_(False)
+    elif name == "lk_click":
         network = randomise(networks.create(name, **SMALL[name])).requires_grad_(False)
     else:
         network = tiny(name, **SMALL[name])
@@ -149,7 +156,7 @@ def response(network: Any, image: Any, hit: Any, chosen: list[Chosen]) -> dict[s
 
 def image_of(network: Any, name: str) -> Any:
     channels = 9 if name == "lk_click" else 1
-    return torch.ones(1, channels, *[EDGE[name]] * 3, dtype=torch.float64)
+    return torch.ones(1, channels, *[EDGE.get(name, 32)] * 3, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -215,7 +222,16 @@ def test_a_decoders_voxel_acts_on_the_answer_exactly_where_it_is_said_to_lie(nam
                 assert found == pytest.approx(entry.offset + entry.stride * place, abs=0.01), entry.name
 
 
-@pytest.mark.parametrize(("name", "deepest", "shift"), [("lka_unet", 8, 3.5), ("dnet", 8, 3.5), ("rep3d", 16, 0.5)])
+@pytest.mark.parametrize(
+    ("name", "deepest", "shift"),
+    [
+        ("lka_unet", 8, 3.5),
+        ("dnet", 8, 3.5),
+        ("rep3d", 16, 0.5),
+        ("monai_dynunet", 8, 3.5),
+        ("monai_segresnet", 8, 3.5),
+    ],
+)
 def test_the_networks_themselves_move_what_they_carry_by_half_a_coarse_voxel(
     name: str, deepest: int, shift: float
 ) -> None:
@@ -226,7 +242,7 @@ def test_the_networks_themselves_move_what_they_carry_by_half_a_coarse_voxel(
     network = shifting_only(name)
     image = image_of(network, name)
     layer = upsampled_layers(network, image)[deepest]
-    voxel = EDGE[name] // deepest // 2
+    voxel = image.shape[2] // deepest // 2
     seen: list[Any] = []
     handle = network.get_submodule(layer.layer).register_forward_pre_hook(lambda module, given: seen.append(given[0]))
     image.requires_grad_()
