@@ -59,12 +59,16 @@ class MapPictures:
         return "Plain slices through one place (no slicer-core here): axial, coronal, sagittal"
 
     def of(self, found: Map) -> Pixels:
-        """The picture (height, width, 3), first row on top. A kernel, which has no place in the image, is by itself."""
+        """The picture (height, width, 3), first row on top.
+
+        The reach is shown where it was asked for; a kernel, which has no place in the image, by itself.
+        """
         if found.passport.get("space") == "kernel":
             return plain_slices(None, None, found, found.volume.grid.centre_ras.tolist())
+        centre = found.passport.get("voxel RAS mm") or self._centre
         if self._scene is None:
-            return plain_slices(self._image, self._labels, found, self._centre)
-        return self._scene.picture(found, self._centre, self._zoom(found.volume.grid))
+            return plain_slices(self._image, self._labels, found, centre)
+        return self._scene.picture(found, centre, self._zoom(found.volume.grid))
 
     def _zoom(self, grid: Grid) -> float:
         """So that a map that covers a part of the image is seen well."""

@@ -173,6 +173,10 @@ def test_without_slicer_the_pictures_are_plain_slices(monkeypatch: pytest.Monkey
     assert "no slicer-core" in painter.kind
     picture = painter.of(a_map(volume))
     assert picture.shape == (SIZE[1], 3 * SIZE[0] + 8, 3)
+    place = [float(value) for value in volume.grid.ras_of((2, 3, 4))]
+    reach = painter.of(a_map(volume, "reach", **{"voxel RAS mm": place}))
+    assert not np.array_equal(reach, picture), "the reach is shown where it was asked for"
+    np.testing.assert_array_equal(reach, plain_slices(volume, labels, a_map(volume), place))
     kernel = painter.of(a_map(volume, "kernel", space="kernel"))
     assert not np.array_equal(kernel, picture)
     path = tmp_path / "p.png"
