@@ -140,13 +140,15 @@ class EngineClient:
         ras: Sequence[float] | None = None,
         points: Sequence[Point] = (),
         label: int | None = None,
+        around_mm: float | None = None,
     ) -> Job:
         """From where in the image the answer at ``ras`` (mm; None: the last point) comes; a ``ReachResult``.
 
-        ``label`` None is the largest logit there. Raises InputError for arguments that cannot be right.
+        ``label`` None: the largest logit; ``around_mm``: the mean over voxels as near as that. InputError as above.
         """
         place = None if ras is None else [float(value) for value in ras]
         fields: Message = {"model": model_name(model), "device": device, "ras": place, "label": label}
+        fields["around_mm"] = around_mm
         return self._submit("reach", image, points=listed_points(points), **fields)
 
     def _supersede(self, image: ImageHandle, target: str) -> None:

@@ -121,6 +121,10 @@ def _label(value: object) -> str:
     return "" if value is None or not _whole_number(65535)(value) else "a whole number from 0 to 65535, or null"
 
 
+def _radius(value: object) -> str:
+    return "" if value is None or _number(value, 0.0, 1e4) else "a radius from 0 to 10000 mm, or null"
+
+
 def _names(value: object) -> str:
     good = isinstance(value, list) and all(isinstance(n, str) and BLOCK_NAME.fullmatch(n) for n in value)
     return "" if good else "a list of names of shared-memory blocks"
@@ -214,6 +218,7 @@ FIELDS: Final[Mapping[Side, Mapping[str, Mapping[str, Check]]]] = {
             "points": _points,
             "ras": _place,
             "label": _label,
+            "around_mm": _radius,
         },
         "models": {"job": _identifier},
         "doctor": {"job": _identifier},

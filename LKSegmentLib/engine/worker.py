@@ -206,7 +206,7 @@ class Worker:
             asked = (points, message["layers"])
             return results.encoded(self.service.inspect(*where, *asked, progress, cancelled, announce))
         place = (points, message["ras"], message["label"])
-        return results.encoded(self.service.reach(*where, *place, progress, cancelled))
+        return results.encoded(self.service.reach(*where, *place, progress, cancelled, message["around_mm"]))
 
     def announcement_of(self, job: int) -> Callable[[str], None]:
         """A function that tells what a job will take, before it takes it."""

@@ -73,7 +73,7 @@ class PanelSession:
         self.status = ""
         self._requests = SceneRequests(make_engine)
         self.inspection = InspectionSession(context, self.state, self._requests)
-        self._asked = NOTHING
+        self._asked = self._recorded = NOTHING
         self._follows_points = False
         self._preview_voxels = 0
         self._labels = LabelImport(context, self.state, self.writer)
@@ -197,11 +197,11 @@ class PanelSession:
         """Somebody works with the points: from now on the preview follows them."""
         self._follows_points = True
 
-    def _wanted(self) -> Request:
+    def _wanted(self, with_maps: bool = False) -> Request:
         points, volume = tuple(self.points()), self.state.input_volume
         if not points or volume is None:
             return NOTHING
-        with_maps, model = self.state.overlay_visible, self.state.model
+        with_maps, model = with_maps or self.state.overlay_visible, self.state.model
         layers = self.inspection.followed(model) if with_maps else None
         return Request(volume.GetID(), model, self.device, points, with_maps, layers)
 
@@ -234,6 +234,7 @@ class PanelSession:
         """Record the chosen maps and tables. Raises InputError as `request_mask`."""
         self.poll()
         self.status = self.inspection.record(self.state.model, self.device, self._given_points())
+        self._recorded = self._wanted(with_maps=True)
 
     def request_reach(self) -> None:
         """Compute the reach at the crosshair. Raises InputError as `request_mask`, and for a crosshair elsewhere."""
@@ -284,6 +285,8 @@ class PanelSession:
             self._labels.start(result, volume)
         elif isinstance(result, ReachResult) or (isinstance(result, InspectResult) and job.target != CLICK):
             self.status = " ".join((self.inspection.take(result, volume), *job.warnings))
+            if job.kind == "inspect" and self._recorded[:4] == self._asked[:4]:
+                self._asked = self._recorded  # the maps of these points are there
         elif job.image is not None and volume is self.state.input_volume:
             answer: Any = result.answer if isinstance(result, InspectResult) else result
             self._show(answer, math.prod(job.image.volume.spacing))

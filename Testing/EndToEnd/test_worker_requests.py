@@ -179,8 +179,8 @@ def test_maps_reach_and_what_is_exposed_come_back(warm, volume):
     assert [shown.name for shown in found.maps] == ["a", "b #5"] and found.maps[0].passport == {"device": "cpu"}
     assert np.array_equal(found.maps[1].volume.array, volume.array)
     assert found.tables[0].column("share") == [0.5, None]
-    reach = warm.wait(warm.reach(image, "any", "cpu", (1, 2, 3), [Point((0, 0, 0))], 4), PATIENCE)
-    assert reach.ras == (1.0, 2.0, 3.0) and reach.map.passport == {"label": 4, "points": 1}
+    reach = warm.wait(warm.reach(image, "any", "cpu", (1, 2, 3), [Point((0, 0, 0))], 4, 7.5), PATIENCE)
+    assert reach.ras == (1.0, 2.0, 3.0) and reach.map.passport == {"label": 4, "points": 1, "around": 7.5}
     assert reach.radii_mm[90] == (4.0, 5.0, 6.0) and reach.sentence == "Near."
 
 
@@ -246,9 +246,13 @@ def test_failures_are_sentences_and_the_worker_stays(warm, volume, model, error,
     assert warm.worker_facts["process"] == process
 
 
-@pytest.mark.parametrize(
-    "points", [[Point((1.0, 2.0, 3.0))] * 5000, [type("Odd", (), {"ras": (float("nan"), 0, 0), "positive": True})]]
-)
+class NowhereAtAll:
+    """Not a point that the library would make."""
+
+    ras, positive, with_next = (float("nan"), 0, 0), True, False
+
+
+@pytest.mark.parametrize("points", [[Point((1.0, 2.0, 3.0))] * 5000, [NowhereAtAll]])
 def test_an_impossible_request_is_refused_before_it_is_sent(warm, volume, points):
     with pytest.raises(InputError, match="at most 4096 points"):
         warm.click(warm.open_image(volume), "lk", "cpu", points)

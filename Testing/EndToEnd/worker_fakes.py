@@ -135,8 +135,8 @@ class FakeService:
         answer = ClickResult(MaskBox((0, 0, 0), np.full((1, 1, 1), len(points), np.uint8)))
         return InspectResult(answer, maps, [table])
 
-    def reach(self, key, model, device, points, ras, label, progress, cancelled):
-        field = Map("reach", self.images[key], {"label": label, "points": len(points)})
+    def reach(self, key, model, device, points, ras, label, progress, cancelled, around_mm):
+        field = Map("reach", self.images[key], {"label": label, "points": len(points), "around": around_mm})
         return ReachResult(tuple(ras), field, {50: (1.0, 2.0, 3.0), 90: (4.0, 5.0, 6.0)}, None, "Near.")
 
     def models(self):

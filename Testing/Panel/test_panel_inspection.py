@@ -166,6 +166,7 @@ def test_maps_of_a_click_model_need_a_point_and_follow_the_points(panel: Panel, 
     panel.settle()
     assert panel.engine.inspections == [(["gate 1"], panel.session.points())]
     assert panel.session.has_preview and layers(red)[0][0] == "CT abdomen gate 1"
+    assert panel.status == "Recorded maps: 1, tables: 0." and len(panel.engine.clicks) == 1, "not asked for twice"
     panel.click(True, BESIDE)
     assert panel.engine.clicks[-1][1] is True and len(panel.engine.clicks[-1][0]) == 2
     assert panel.session.preview._voxels()[1].sum() == 2 * 7**3

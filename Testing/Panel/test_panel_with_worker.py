@@ -93,6 +93,38 @@ def test_attention_lies_over_the_image(panel: Panel) -> None:
     assert len(panel.host.entries(panel.ui.overlayMapComboBox)) >= 1
 
 
+def test_seeing_why_from_the_list_of_maps_to_the_reach(panel: Panel) -> None:
+    import LKSegmentLib as lk
+    from LKSegmentLib.scene import map_nodes
+
+    panel.ui.whyCollapsibleButton.setCollapsed(False)
+    panel.place(True, CENTRE)
+    _settle(panel)
+    offered = [one.name for one in panel.session.inspection.exposures(MODEL)]
+    chosen = [offered[1], "changes by click", "large kernels"]
+    panel.session.state.choose_maps(MODEL, chosen)
+    panel.host.press(panel.ui.recordButton)
+    _settle(panel)
+    assert panel.status == "Recorded maps: 1, tables: 2."
+    _, scripted = lk.inspect(lk.Volume(phantom(), np.eye(4)), MODEL, chosen[:1], [(CENTRE, True)], device="cpu")
+    (recorded,) = panel.session.inspection.maps()
+    found = map_nodes.map_of(recorded)
+    np.testing.assert_array_equal(found.volume.array, scripted[0].volume.array)
+    np.testing.assert_allclose(found.volume.ijk_to_ras, scripted[0].volume.ijk_to_ras, atol=1e-6)
+    assert panel.host.entries(panel.ui.tableComboBox) == chosen[1:]
+    panel.put_crosshair(CENTRE)
+    panel.host.press(panel.ui.probeButton)
+    assert panel.ui.probeLabel.text().split("\n")[1].startswith(f"{offered[1]}: 0.")
+    panel.host.press(panel.ui.reachButton)
+    _settle(panel)
+    assert panel.status.startswith("Half widths along (i, j, k): 50 % within"), panel.status
+    assert "reach" in panel.host.entries(panel.ui.overlayMapComboBox)
+    panel.session.state.choose_maps(MODEL, ["no such map"])
+    panel.host.press(panel.ui.recordButton)
+    _settle(panel)
+    assert panel.status.startswith("There is no map 'no such map'; lk_click shows: ")
+
+
 def test_a_killed_worker_is_one_sentence_and_the_next_point_works(panel: Panel) -> None:
     panel.place(True, CENTRE)
     _settle(panel)

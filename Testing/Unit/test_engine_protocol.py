@@ -58,6 +58,7 @@ EXAMPLES = {
             "points": [[1, 2.5, -3, True]],
             "ras": [1, -2.5, 3],
             "label": 4,
+            "around_mm": 7.5,
         },
         {"type": "models", "job": 3},
         {"type": "doctor", "job": 3},
@@ -169,6 +170,7 @@ OPEN = EXAMPLES["client"][1]
         changed(REACH, ras=[1, 2, float("nan")]),
         changed(REACH, label=-1),
         changed(REACH, label=True),
+        changed(REACH, around_mm=-1.0),
         changed(CLICK, job=-1),
         changed(CLICK, job=1.0),
         changed(CLICK, model="x" * 4097),
@@ -191,7 +193,9 @@ def test_wrong_values_are_refused(message):
         protocol.checked(message, "client")
 
 
-@pytest.mark.parametrize("message", [changed(INSPECT, layers=None), changed(REACH, ras=None, label=None)])
+@pytest.mark.parametrize(
+    "message", [changed(INSPECT, layers=None), changed(REACH, ras=None, label=None, around_mm=None)]
+)
 def test_what_may_be_left_open_may(message):
     assert protocol.checked(message, "client") == message
 
