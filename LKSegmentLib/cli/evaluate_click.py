@@ -32,6 +32,7 @@ EXAMPLE = (
 )
 
 _BASELINES = ("grow-from-seeds", "region-growing", "random-walker")
+_SLOW = ("random-walker-fine",)  # only if asked for
 _SHOWN = (1, 3, 10)  # clicks, in the picture
 
 
@@ -48,7 +49,8 @@ def configure(kinds: argparse._SubParsersAction[Parser]) -> None:
     click.add_argument("--clicks", type=int, default=10, help="clicks on each structure (default: 10)")
     click.add_argument(
         "--baselines", metavar="NAME,NAME",
-        help=f"other methods that get the same clicks: {', '.join(_BASELINES)} or none (default: all; none if --whole)",
+        help=f"other methods that get the same clicks: {', '.join(_BASELINES)} (default: these; with --whole none), "
+        f"{', '.join(_SLOW)} (slow), or none",
     )  # fmt: skip
     click.add_argument("--structures", metavar="NAME,NAME", help="only these, by name (default: all)")
     click.add_argument("--case", metavar="FOLDER", help="only this case (default: all)")
@@ -162,9 +164,9 @@ def _baselines(wanted: str | None, whole: bool) -> list[Baseline]:
     names = [part.strip() for part in (wanted or ("none" if whole else ",".join(_BASELINES))).split(",")]
     if names == ["none"]:
         return []
-    unknown = [name for name in names if name not in _BASELINES]
+    unknown = [name for name in names if name not in _BASELINES + _SLOW]
     if unknown:
-        raise InputError(f"There is no baseline {unknown[0]!r}; there are: {', '.join(_BASELINES)}, or none.")
+        raise InputError(f"There is no baseline {unknown[0]!r}; there are: {', '.join(_BASELINES + _SLOW)}, or none.")
     if whole:
         raise InputError("The other methods need a cube around the structure: leave out --whole or --baselines.")
     from LKSegmentLib.evaluation import baselines, click_report
@@ -180,10 +182,13 @@ def _baselines(wanted: str | None, whole: bool) -> list[Baseline]:
         chosen.append(Baseline(click_report.GROW_FROM_SEEDS, GrowFromSeeds(), own_clicks=True))
     if "region-growing" in names:
         chosen.append(Baseline(click_report.REGION_GROWING, baselines.region_growing))
-    if "random-walker" in names:
+    if "random-walker" in names or "random-walker-fine" in names:
         baselines.require_scikit_image()
+    if "random-walker" in names:
         chosen.append(Baseline(click_report.RANDOM_WALKER, baselines.random_walker))
         chosen.append(Baseline(click_report.RANDOM_WALKER_AS_IT_COMES, baselines.random_walker_as_it_comes))
+    if "random-walker-fine" in names:
+        chosen.append(Baseline(click_report.RANDOM_WALKER_FINE, baselines.random_walker_fine))
     return chosen
 
 
@@ -252,8 +257,9 @@ def _command(arguments: argparse.Namespace) -> str:
 
 
 def _told(machine: dict[str, Any]) -> str:
-    told = {key: machine[key] for key in ("processor", "threads", "torch")}
-    return f"{told['processor']}, {told['threads']} thread{'s' * (told['threads'] != 1)}, torch {told['torch']}"
+    threads = f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}"
+    load = "" if machine["load"] is None else f", load of the machine at the end {machine['load']:.1f}"
+    return f"{machine['processor']}, {threads}, torch {machine['torch']}{load}"
 
 
 class _Method:
