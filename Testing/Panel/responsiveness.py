@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -95,9 +96,20 @@ def measure(host: QtHost, shape: tuple[int, ...], clicks: int) -> None:
         wait_for_the_worker()
         took = time.perf_counter() - started
         print(f"click {click + 1}: mask after {took:6.2f} s    {beat.phase():8.0f} ms longest pause   {panel.status}")
-    host.press(panel.ui.overlayCheckBox)
+    panel.ui.whyCollapsibleButton.setCollapsed(False)
     wait_for_the_worker()
-    print(f"overlay switched on              {beat.phase():8.0f} ms longest pause")
+    print(f"what the model shows             {beat.phase():8.0f} ms longest pause")
+    panel.ui.mapsListWidget.item(2).setCheckState(QtCore.Qt.CheckState.Checked)
+    host.press(panel.ui.recordButton)
+    wait_for_the_worker()
+    print(f"two maps recorded, one shown     {beat.phase():8.0f} ms longest pause   {panel.status}")
+    host.choose(panel.ui.secondMapComboBox, panel.host.entries(panel.ui.secondMapComboBox)[-1])
+    for step in range(20):
+        panel.ui.overlayOpacitySlider.setValue(0.3 + 0.02 * step)
+        QtWidgets.QApplication.processEvents()
+    print(f"two maps shown, opacity changed  {beat.phase():8.0f} ms longest pause")
+    large_maps(panel, wait_for_the_worker)
+    print(f"a map of every voxel arrives     {beat.phase():8.0f} ms longest pause")
     host.press(panel.ui.undoPointButton)
     wait_for_the_worker()
     print(f"undo                             {beat.phase():8.0f} ms longest pause")
@@ -105,6 +117,23 @@ def measure(host: QtHost, shape: tuple[int, ...], clicks: int) -> None:
     host.press(panel.ui.acceptButton)
     QtWidgets.QApplication.processEvents()
     print(f"accept                           {beat.phase():8.0f} ms longest pause")
+
+
+def large_maps(panel: Panel, wait: Callable[[], None]) -> None:
+    """Two maps as large as the volume, as a whole-volume model gives them, come as from the worker."""
+    from LKSegmentLib.engine.results import InspectResult, Map
+    from LKSegmentLib.inspection.maps import CASE, case_percentiles
+    from LKSegmentLib.scene import volumes
+
+    image = panel.session.state.input_volume
+    volume = volumes.volume_of(image)
+    values = volume.with_array(volume.array.astype(np.float32))
+    passport = {"unit": "none", "kind": "native gate", CASE: case_percentiles(values.array)}
+    QtWidgets.QApplication.processEvents()
+    maps = [Map(name, values, passport) for name in ("large 1", "large 2")]
+    panel.session.inspection.take(InspectResult(None, maps), image)
+    panel.widget.show_all()
+    wait()
 
 
 if __name__ == "__main__":
