@@ -34,6 +34,7 @@ DEFAULT_SERVICE = "LKSegmentLib.engine.service:Service"
 TOKEN_VARIABLE = "LKSEGMENT_WORKER_TOKEN"
 PROGRESS_INTERVAL = 0.05  # seconds; twenty reports a second are enough for a progress bar
 PARENT_INTERVAL = 1.0
+LARGE = 1 << 28  # bytes; less is handed over without asking for room
 
 
 class Worker:
@@ -204,7 +205,9 @@ class Worker:
         if kind == "inspect":
             announce = self.announcement_of(message["job"])
             asked = (points, message["layers"])
-            return results.encoded(self.service.inspect(*where, *asked, progress, cancelled, announce))
+            text, arrays = results.encoded(self.service.inspect(*where, *asked, progress, cancelled, announce))
+            check_room(arrays)
+            return text, arrays
         place = (points, message["ras"], message["label"])
         return results.encoded(self.service.reach(*where, *place, progress, cancelled, message["around_mm"]))
 
@@ -248,6 +251,23 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os._exit(failures.EXIT_CANNOT_START)
     module, _, name = given.service.partition(":")
     Worker(channel, getattr(importlib.import_module(module), name)()).run()
+
+
+def check_room(arrays: Sequence[Array], free: int | None = None) -> None:
+    """InputError for arrays that the memory cannot hold while they are handed over, twice for a moment.
+
+    ``free``: bytes of memory; None asks the system, if there is more than ``LARGE`` to hand over.
+    """
+    size = sum(int(array.nbytes) for array in arrays)
+    if free is None and size > LARGE:
+        from LKSegmentLib.inference.memory import free_memory
+
+        free = free_memory()
+    if free is not None and 2 * size > free:
+        raise InputError(
+            f"The maps take {size / 1e9:.1f} GB, twice that while they are handed over, and {free / 1e9:.1f} GB of "
+            "memory are free: choose fewer maps, or record them with the command lksegment inspect."
+        )
 
 
 def sentences_in(caught: Sequence[warnings.WarningMessage]) -> list[str]:

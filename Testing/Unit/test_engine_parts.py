@@ -15,7 +15,7 @@ from LKSegmentLib.engine import failures, launching, results
 from LKSegmentLib.engine.client import EngineClient
 from LKSegmentLib.engine.protocol import ProtocolError
 from LKSegmentLib.engine.request_fields import model_name
-from LKSegmentLib.engine.worker import Worker
+from LKSegmentLib.engine.worker import Worker, check_room
 from LKSegmentLib.errors import Cancelled, InputError, RunError
 from LKSegmentLib.inspection import Map, Table
 from LKSegmentLib.volumes import Volume
@@ -208,6 +208,14 @@ def test_progress_is_thinned_but_stages_and_ends_are_always_told():
     progress("stitching", 2.0)
     assert sent[0] == ("windows", 0.0) and sent[-2:] == [("windows", 1.0), ("stitching", 1.0)]
     assert len(sent) < 900
+
+
+def test_maps_that_cannot_be_handed_over_are_one_sentence():
+    maps = [np.zeros((100, 100, 100), np.float32)] * 3
+    check_room(maps, free=24_000_000)
+    check_room(maps)
+    with pytest.raises(InputError, match=r"take 0.0 GB, .* choose fewer maps, or record them with the command"):
+        check_room(maps, free=23_999_999)
 
 
 def test_the_client_side_needs_no_torch():
