@@ -57,7 +57,7 @@ BASELINES: dict[str, dict[str, Any]] = {
     "monai_dynunet": {"levels": 4, "filters": (4, 4, 4, 4)},
     "monai_segresnet": {"init_filters": 8},
 }
-EDGE = {"dnet": 32, "dlknetr": 64, "lka_unet": 64, "rep3d": 64, "dalight3d": 32, "lk_click": 32}
+EDGE = {"dnet": 32, "dlknetr": 64, "lka_unet": 48, "rep3d": 48, "dalight3d": 32, "lk_click": 32}
 EPSILON = 1e-4
 
 
