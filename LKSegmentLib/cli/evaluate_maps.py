@@ -133,7 +133,8 @@ def _data(image: str, places: int, by_clicks: bool, windows: list[ExaminedWindow
     path = Path(image)
     name = "/".join(path.resolve().parts[-2:])
     where = f"{places} place{'s' if places > 1 else ''}"
-    how = "one click each" if by_clicks else ", ".join(dict.fromkeys(window.label for window in windows))
+    clicked = "one click" if places == 1 else "one click each"
+    how = clicked if by_clicks else ", ".join(dict.fromkeys(window.label for window in windows))
     return f"{where} of one image, {name}; {how}"
 
 

@@ -111,7 +111,7 @@ def _inspected(
     from LKSegmentLib.engine.results import SegmentResult
     from LKSegmentLib.engine.service import Service
     from LKSegmentLib.inspection.by_segment import means_by_segment
-    from LKSegmentLib.inspection.probe import values_at
+    from LKSegmentLib.inspection.probe import has_place, values_at
     from LKSegmentLib.prompts import without_last
 
     service = Service()
@@ -137,9 +137,8 @@ def _inspected(
         maps.append(reach.map)
         sentences.append(reach.sentence)
     tables += [values_at(maps, place) for place in arguments.probe or ()]
-    placed = [shown for shown in maps if shown.passport.get("space") != "kernel"]
-    if placed and labels.array.any():
-        tables.append(means_by_segment(placed, labels, _present(labels, names)))
+    if labels.array.any() and any(has_place(shown) for shown in maps):
+        tables.append(means_by_segment(maps, labels, _present(labels, names)))
     return Inspected(arguments.image, arguments.model, volume, labels, names, points, maps, tables, sentences)
 
 

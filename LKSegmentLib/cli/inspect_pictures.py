@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from LKSegmentLib.engine.results import Map
+from LKSegmentLib.inspection.probe import has_place
 from LKSegmentLib.volumes import Grid, Volume, resample
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class MapPictures:
 
         The reach is shown where it was asked for; a kernel, which has no place in the image, by itself.
         """
-        if found.passport.get("space") == "kernel":
+        if not has_place(found):
             return plain_slices(None, None, found, found.volume.grid.centre_ras.tolist())
         centre = found.passport.get("voxel RAS mm") or self._centre
         if self._scene is None:

@@ -15,6 +15,7 @@ from typing import Any
 from LKSegmentLib.cli.curves import curve_svg
 from LKSegmentLib.inspection import Map, Table
 from LKSegmentLib.inspection.maps import SENTENCE
+from LKSegmentLib.inspection.probe import has_place
 
 _MOST_ROWS = 200
 _MOST_TEXT = 400  # characters of one value in a passport; the JSON file has all of it
@@ -99,7 +100,7 @@ def _picture(picture: Picture, kind: str) -> str:
     passport = {key: value for key, value in found.passport.items() if key not in _ABOVE_THE_TABLE}
     worth = picture.worth or "What this map is worth was not tested with these weights (lksegment evaluate maps)."
     sentence = found.passport.get("sentence", SENTENCE)
-    views = "the kernel by itself" if found.passport.get("space") == "kernel" else kind
+    views = kind if has_place(found) else "The kernel by itself"
     return "\n".join(
         [
             f"<section><h2>{escape(found.name)}</h2>",

@@ -19,6 +19,7 @@ from LKSegmentLib.errors import InputError
 from LKSegmentLib.volumes import Grid, Volume, resample
 
 from .maps import Map
+from .probe import has_place
 from .tables import Cell, Table
 
 COLUMNS = (
@@ -48,7 +49,7 @@ def means_by_segment(
     """A row for each segment and map: its mean inside the segment, in a shell around it, and everywhere else.
 
     Args:
-        maps: float (k, j, i) on any grids.
+        maps: float (k, j, i) on any grids; kernels, which have no place in the image, are left out.
         labels: whole numbers (k, j, i), 0 for background; a mask of 0 and 1 is fine.
         names: of the segments; a list names the labels 1, 2, … in order (as `SegmentResult.names` does).
         shell_mm: the shell is everything outside the segment whose voxel centre is at most so far from the nearest
@@ -74,6 +75,7 @@ def means_by_segment(
         for value, name in named.items()
         for parts in [_Parts(labels, value, shell_mm)]
         for found in maps
+        if has_place(found)
     ]
     passport: dict[str, Any] = {
         "name": "means by segment",

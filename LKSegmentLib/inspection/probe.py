@@ -30,7 +30,8 @@ def values_at(maps: Sequence[Map], ras: Sequence[float]) -> Table:
 
     Returns:
         The columns `COLUMNS`, and where the maps have several units one more for each, "value (UNIT)", so that a curve
-        joins what compares. The value is None where the place is outside the map, or where the map has no number.
+        joins what compares. The value is None where the place is outside the map, where the map has no number, and for
+        a kernel, which has no place in the image.
 
     Raises:
         InputError: a place that is not three finite numbers.
@@ -54,6 +55,11 @@ def values_at(maps: Sequence[Map], ras: Sequence[float]) -> Table:
     }
     columns = COLUMNS if len(units) < 2 else (*COLUMNS, *drawn)
     return Table(str(passport["name"]), columns, tuple(rows), "number", drawn, passport)
+
+
+def has_place(found: Map) -> bool:
+    """Whether a map lies over the image; a picture of a kernel lies in a space of its own around RAS 0."""
+    return found.passport.get("space") != "kernel"
 
 
 def value_at(found: Map, ras: Sequence[float]) -> float | None:
@@ -83,7 +89,7 @@ def _row(number: int, found: Map, place: NDArray[np.float64]) -> tuple[Cell, ...
     return (
         number,
         found.name,
-        value_at(found, place.tolist()),
+        value_at(found, place.tolist()) if has_place(found) else None,
         str(passport.get("unit", "")),
         neutral if isinstance(neutral, (int, float)) else None,
         " x ".join(f"{length:.3g}" for length in found.volume.spacing),

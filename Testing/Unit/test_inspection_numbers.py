@@ -63,6 +63,16 @@ def test_probe_outside_a_map_is_none_and_nonsense_is_refused() -> None:
         values_at([whole], (1.0, 2.0))
 
 
+def test_a_kernel_has_no_value_in_the_image() -> None:
+    volume = oblique_volume((8, 8, 8))
+    kernel = map_on(volume, 1, "weight")
+    kernel.passport["space"] = "kernel"
+    place = volume.grid.centre_ras
+    assert values_at([kernel, map_on(volume, 1)], place).column("value")[0] is None
+    labels = volume.with_array(np.ones((8, 8, 8), np.uint8))
+    assert means_by_segment([kernel, map_on(volume, 1)], labels, ["all"]).column("map") == ["gate"]
+
+
 def ball_labels(volume: Volume, radius: float) -> tuple[Volume, np.ndarray]:
     """Label 2 within `radius` mm of the volume's middle; and the distance of every voxel from there, mm."""
     k, j, i = np.indices(volume.grid.shape)
