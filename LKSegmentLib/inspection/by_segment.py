@@ -8,7 +8,7 @@ same volume, a mean over them is a mean over millimetres, however anisotropic th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ COLUMNS = (
     "of the segment in the map (%)",
 )
 
-_INSIDE, _SHELL, _ELSEWHERE = 1, 2, 3
+_INSIDE, _SHELL = 1, 2
 _TIE_MM = 1e-4  # distances are float32: exactly the width of the shell is still in it
 
 
@@ -70,13 +70,11 @@ def means_by_segment(
     if not shell_mm > 0:
         raise InputError(f"The shell around a segment must be wider than 0 mm, not {shell_mm:g} mm.")
     named = dict(names) if isinstance(names, Mapping) else dict(enumerate(names, start=1))
-    rows = [
-        (name, *_cells(found, parts))
-        for value, name in named.items()
-        for parts in [_Parts(labels, value, shell_mm)]
-        for found in maps
-        if has_place(found)
-    ]
+    placed = [found for found in maps if has_place(found)]
+    segments = _segments(labels, named, shell_mm)
+    # Map by map, as each is read once and may be large; the rows go segment by segment.
+    cells = [_Reading(found, labels).cells(segments) for found in placed]
+    rows = [(segment.name, *of_map[number]) for number, segment in enumerate(segments) for of_map in cells]
     passport: dict[str, Any] = {
         "name": "means by segment",
         "operator": f"mean of the map inside each segment, in a shell of {shell_mm:g} mm around it, and elsewhere in "
@@ -89,54 +87,76 @@ def means_by_segment(
     return Table("means by segment", COLUMNS, tuple(rows), None, (), passport)
 
 
-class _Parts:
-    """Where inside, shell and elsewhere of one segment are, on the grid of the labels: uint8 (k, j, i)."""
-
-    def __init__(self, labels: Volume, value: int, shell_mm: float) -> None:
-        self.grid: Grid = labels.grid
-        inside = labels.array == value
-        codes = np.full(labels.grid.shape, _ELSEWHERE, np.uint8)
-        box = _box_around(inside, np.ceil(shell_mm / np.array(labels.spacing[::-1])).astype(int))
-        if box is not None:
-            part = codes[box]
-            part[_distance_mm(inside[box], labels.spacing) <= shell_mm + _TIE_MM] = _SHELL
-            part[inside[box]] = _INSIDE
-        self.voxels = int(inside.sum())
-        self.volume = Volume(codes, labels.ijk_to_ras)
-
-
 @dataclass(frozen=True)
-class _Read:
-    """Values and parts at the same places, each of which stands for so many mm³."""
+class _Segment:
+    """A segment and its shell: `codes` uint8 (k, j, i) in `box` of the labels' grid, 0 outside of both."""
 
-    values: NDArray[np.float64]
-    parts: NDArray[np.uint8]
-    mm3: float
-
-
-def _cells(found: Map, parts: _Parts) -> tuple[Cell, ...]:
-    read = _read(found, parts)
-    counts, means = [], []
-    for part in (_INSIDE, _SHELL, _ELSEWHERE):
-        there = read.values[read.parts == part]
-        counts.append(int(there.size))
-        means.append(float(there.mean()) if there.size else None)
-    millilitres = counts[0] * read.mm3 / 1000
-    whole = parts.voxels * _voxel_mm3(parts.grid) / 1000
-    covered = min(100.0, 100 * millilitres / whole) if whole else None
-    return (found.name, *means, str(found.passport.get("unit", "")), *counts, millilitres, covered)
+    name: str
+    voxels: int
+    box: tuple[slice, slice, slice]
+    codes: NDArray[np.uint8]
 
 
-def _read(found: Map, parts: _Parts) -> _Read:
-    of_map, of_labels = _voxel_mm3(found.volume.grid), _voxel_mm3(parts.grid)
-    if of_labels <= of_map:
-        values = resample(_as_float(found.volume), parts.grid, "nearest", fill=float("nan")).array
-        codes, mm3 = parts.volume.array, of_labels
-    else:
-        values = found.volume.array
-        codes, mm3 = resample(parts.volume, found.volume.grid, "nearest", fill=0).array, of_map
-    usable = np.isfinite(values)
-    return _Read(values[usable].astype(np.float64), codes[usable], mm3)
+def _segments(labels: Volume, named: Mapping[int, str], shell_mm: float) -> list[_Segment]:
+    margin = np.ceil(shell_mm / np.array(labels.spacing[::-1])).astype(int)
+    slices = _slices_of(labels.array)
+    found = []
+    for value, name in named.items():
+        box = _box_around(labels.array, value, slices.get(value), margin)
+        inside = labels.array[box] == value
+        codes = np.zeros(inside.shape, np.uint8)
+        if inside.any():
+            codes[_distance_mm(inside, labels.spacing) <= shell_mm + _TIE_MM] = _SHELL
+            codes[inside] = _INSIDE
+        found.append(_Segment(name, int(inside.sum()), box, codes))
+    return found
+
+
+class _Reading:
+    """A map and the labels' grid, read at the same places, each of which stands for so many mm³."""
+
+    def __init__(self, found: Map, labels: Volume) -> None:
+        self._map, self._labels = found, labels.grid
+        of_map, of_labels = _voxel_mm3(found.volume.grid), _voxel_mm3(labels.grid)
+        self._on_labels = of_labels <= of_map
+        if self._on_labels:
+            values = resample(_as_float(found.volume), labels.grid, "nearest", fill=float("nan")).array
+            self._mm3, covered = of_labels, np.isfinite(values)
+        else:
+            values = found.volume.array
+            everywhere = Volume(np.ones(labels.grid.shape, np.uint8), labels.ijk_to_ras)
+            within = resample(everywhere, found.volume.grid, "nearest", fill=0).array != 0
+            self._mm3, covered = of_map, np.isfinite(values) & within
+        self._values, self._covered = values, covered
+        self._count = int(covered.sum())
+        self._sum = float(values.sum(where=covered, dtype=np.float64))
+
+    def cells(self, segments: Sequence[_Segment]) -> list[tuple[Cell, ...]]:
+        """Of each segment what comes after its name in `COLUMNS`."""
+        return [self._cells(segment) for segment in segments]
+
+    def _cells(self, segment: _Segment) -> tuple[Cell, ...]:
+        values, covered, codes = self._there(segment)
+        counts, sums = [], []
+        for part in (_INSIDE, _SHELL):
+            there = covered & (codes == part)
+            counts.append(int(there.sum()))
+            sums.append(float(values.sum(where=there, dtype=np.float64)))
+        counts.append(self._count - sum(counts))
+        sums.append(self._sum - sum(sums))
+        means = [total / count if count else None for total, count in zip(sums, counts, strict=True)]
+        millilitres = counts[0] * self._mm3 / 1000
+        whole = segment.voxels * _voxel_mm3(self._labels) / 1000
+        share = min(100.0, 100 * millilitres / whole) if whole else None
+        return (self._map.name, *means, str(self._map.passport.get("unit", "")), *counts, millilitres, share)
+
+    def _there(self, segment: _Segment) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.uint8]]:
+        """Values, which of them count, and the segment's codes, all on one grid around the segment."""
+        if self._on_labels:
+            return self._values[segment.box], self._covered[segment.box], segment.codes
+        lower, upper = [part.start for part in segment.box], [part.stop for part in segment.box]
+        codes = Volume(segment.codes, self._labels.cropped(lower, upper).ijk_to_ras)
+        return self._values, self._covered, resample(codes, self._map.volume.grid, "nearest", fill=0).array
 
 
 def _as_float(volume: Volume) -> Volume:
@@ -147,17 +167,30 @@ def _voxel_mm3(grid: Grid) -> float:
     return float(abs(np.linalg.det(grid.ijk_to_ras[:3, :3])))
 
 
-def _box_around(mask: NDArray[np.bool_], margin: NDArray[np.int_]) -> tuple[slice, slice, slice] | None:
-    """The mask's bounding box, wider by `margin` voxels; None for an empty mask."""
-    if not mask.any():
-        return None
+def _slices_of(labels: NDArray[Any]) -> dict[int, tuple[int, int]]:
+    """First and last slice k of each label, in one pass over a volume that may be large."""
+    found: dict[int, tuple[int, int]] = {}
+    for k, plane in enumerate(labels):
+        for value in np.unique(plane).tolist():
+            found[int(value)] = (found.get(int(value), (k, k))[0], k)
+    return found
 
-    def bounds() -> Iterator[slice]:
-        for axis in range(3):
-            hit = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-            yield slice(max(0, int(hit[0]) - int(margin[axis])), int(hit[-1]) + 1 + int(margin[axis]))
 
-    k, j, i = bounds()
+def _box_around(
+    labels: NDArray[Any], value: int, slices: tuple[int, int] | None, margin: NDArray[np.int_]
+) -> tuple[slice, slice, slice]:
+    """The bounding box of a label, wider by `margin` voxels; of one that is not there, the first voxel."""
+    if slices is None:
+        return slice(0, 1), slice(0, 1), slice(0, 1)
+    part = labels[slices[0] : slices[1] + 1] == value
+    bounds = [slices]
+    for axis in (1, 2):
+        hit = np.flatnonzero(part.any(axis=tuple(other for other in range(3) if other != axis)))
+        bounds.append((int(hit[0]), int(hit[-1])))
+    k, j, i = (
+        slice(max(0, low - int(wide)), min(size, high + 1 + int(wide)))
+        for (low, high), wide, size in zip(bounds, margin, labels.shape, strict=True)
+    )
     return k, j, i
 
 
