@@ -12,8 +12,8 @@ from LKSegmentLib.volumes import Grid
 
 from .channel_ranking import ChannelRanking
 from .exposed import Chosen
-from .slice_weights import SliceRecord
 from .map_storage import Float
+from .slice_weights import SliceRecord
 from .tables import Table
 
 
