@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from LKSegmentLib.volumes import Volume
 
 EXAMPLE = (
-    "  lksegment evaluate maps ct.nii.gz --point 80,152,427 --point -85,110,427\n"
+    "  lksegment evaluate maps ct.nii.gz --point 80,152,427 --point=-85,110,427\n"
     '  lksegment evaluate maps ct.nii.gz --model my_organs --maps "fusion gate, decoder 1/1" --point 62,-20,85 --store'
 )
 
