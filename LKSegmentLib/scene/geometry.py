@@ -66,11 +66,15 @@ def share_parent_transform(node: Node, like: Node) -> None:
     node.SetAndObserveTransformNodeID(like.GetTransformNodeID())
 
 
-def to_vtk_array(array: NDArray[Any]) -> Any:
-    """A numpy array, flattened, as a vtk array that owns its memory."""
+def to_vtk_array(array: NDArray[Any], copy: bool = True) -> Any:
+    """A numpy array, flattened, as a vtk array that owns its memory; with `copy` False it shares that of the array.
+
+    A shared one keeps the numpy array alive for as long as vtk uses it. What cannot be shared is copied.
+    """
     from vtk.util import numpy_support
 
-    return numpy_support.numpy_to_vtk(np.ascontiguousarray(array).ravel(), deep=True)
+    flat = np.ascontiguousarray(array).ravel()
+    return numpy_support.numpy_to_vtk(flat, deep=copy or not flat.flags.writeable)
 
 
 def image_array(image: Any) -> NDArray[Any]:

@@ -127,18 +127,19 @@ def map_node(
     """The overlay volume of this map over this image: updated where there is one, else added. Not shown yet.
 
     The node is float32 on the map's own grid, under the image's parent transform, with its passport as JSON in
-    the attribute `LKSegment.passport`. `display` None chooses by `display_for`, or keeps that of a node there is.
+    the attribute `LKSegment.passport`. It shares the voxels of `volume`, which are not to be changed. `display` None
+    chooses by `display_from`.
     """
     require_node(image_node, "vtkMRMLScalarVolumeNode", "input volume")
     values = Volume(volume.array.astype(np.float32, copy=False), volume.ijk_to_ras)
     node = next((found for found in maps_of(context, image_node) if found.GetAttribute(MAP_NAME) == name), None)
     if node is None:
-        node = add_volume_node(context, values, f"{image_node.GetName()} {name}", like=image_node)
+        node = add_volume_node(context, values, f"{image_node.GetName()} {name}", like=image_node, copy=False)
         node.SetAttribute(MAP_NAME, name)
         node.SetNodeReferenceID(IMAGE, image_node.GetID())
         place_beside(context, node, image_node)
     else:
-        set_volume(node, values, like=image_node)
+        set_volume(node, values, like=image_node, copy=False)
     known = passport if CASE in passport else {**passport, CASE: case_percentiles(values.array)}
     node.SetAttribute(PASSPORT, json.dumps(known, sort_keys=True, default=str))
     set_display(context, node, display if display is not None else display_from(passport_of(node)))
@@ -157,7 +158,10 @@ def passport_of(node: Node) -> dict[str, Any]:
 def set_display(context: SceneContext, node: Node, display: MapDisplay) -> None:
     """Give an overlay volume its colours, window and threshold, and say so in its passport."""
     if node.GetDisplayNode() is None:
-        node.CreateDefaultDisplayNodes()
+        # Slicer's default one looks at every voxel for a window of its own: seconds for a large map.
+        own = slicer_module().vtkMRMLScalarVolumeDisplayNode()
+        own.AutoWindowLevelOff()
+        node.SetAndObserveDisplayNodeID(node.GetScene().AddNode(own).GetID())
     shown = node.GetDisplayNode()
     was_modifying = shown.StartModify()
     shown.SetAndObserveColorNodeID(color_table(context, display.table).GetID())

@@ -48,7 +48,9 @@ def grid_of(node: Node) -> Grid:
     return Grid((k, j, i), _world_matrix(volume_node))
 
 
-def add_volume_node(context: SceneContext, volume: Volume, name: str, like: Node | None = None) -> Node:
+def add_volume_node(
+    context: SceneContext, volume: Volume, name: str, like: Node | None = None, copy: bool = True
+) -> Node:
     """Add a scalar volume node that shows this `Volume` where it belongs.
 
     With `like`, the new node goes under the parent transform of that node, so that both move together, and where
@@ -59,15 +61,18 @@ def add_volume_node(context: SceneContext, volume: Volume, name: str, like: Node
     """
     node = context.add_node("vtkMRMLScalarVolumeNode", name)
     try:
-        set_volume(node, volume, like)
+        set_volume(node, volume, like, copy)
     except InputError:
         context.scene.RemoveNode(node)
         raise
     return node
 
 
-def set_volume(node: Node, volume: Volume, like: Node | None = None) -> None:
-    """Replace voxels and geometry of a scalar volume node, as `add_volume_node` describes."""
+def set_volume(node: Node, volume: Volume, like: Node | None = None, copy: bool = True) -> None:
+    """Replace voxels and geometry of a scalar volume node, as `add_volume_node` describes.
+
+    `copy` False: the node shares the voxels of the `Volume`, where they can be shared, which takes no time.
+    """
     import vtk
 
     if volume.array.ndim != 3:
@@ -81,7 +86,7 @@ def set_volume(node: Node, volume: Volume, like: Node | None = None) -> None:
         matrix = np.linalg.inv(local_to_world(node, "volume")) @ matrix
     image = vtk.vtkImageData()
     image.SetDimensions(*reversed(array.shape))
-    image.GetPointData().SetScalars(to_vtk_array(array))
+    image.GetPointData().SetScalars(to_vtk_array(array, copy))
     was_modifying = node.StartModify()
     node.SetAndObserveImageData(image)
     node.SetIJKToRASMatrix(to_vtk_matrix(matrix))

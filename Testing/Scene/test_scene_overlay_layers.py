@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 from scene_support import add_image
@@ -209,3 +211,20 @@ def test_the_legend_belongs_to_the_foreground_as_slicer_draws_no_other(views):
     legend = map_nodes.add_legend(views.maps[0], "a gate", [layout.slice_node(views.context, "Red").GetID()])
     assert legend.IsA("vtkMRMLColorLegendDisplayNode") and legend.GetTitleText() == "a gate"
     assert map_nodes.add_legend(views.maps[0], "again") is legend
+
+
+@pytest.mark.parametrize("writeable", [True, False])
+def test_voxels_of_maps_are_kept_alive_by_the_scene_alone(views, writeable):
+    """They are not copied, as a copy of a large map would hold Slicer up."""
+
+    def made(seed):
+        values = np.random.default_rng(seed).random((20, 30, 40), dtype=np.float32)
+        return values if writeable else np.frombuffer(values.tobytes(), np.float32).reshape(values.shape)
+
+    nodes = [views.map(f"map {seed}", 0, values=made(seed)) for seed in range(4)]
+    gc.collect()
+    overwritten = [np.full((20, 30, 40), 7.0, np.float32) for _ in range(40)]
+    for seed, node in enumerate(nodes):
+        assert np.array_equal(volume_of(node).array, made(seed))
+    assert len(overwritten) == 40
+    assert not nodes[0].GetDisplayNode().GetAutoWindowLevel(), "Slicer would look at every voxel"
