@@ -1,14 +1,16 @@
 """What seeing why costs: recording the default set beside a plain run, and reach beside forward passes.
 
 Measured in a fresh process (`python -m LKSegmentLib.evaluation.inspection_speed …` prints JSON), the ways in turns, so
-that all meet the same state of the machine; medians are reported. Processor time (user and system, all threads) is what
-counts, as it hardly changes with what else the machine does; wall time is told beside it.
+that all meet the same state of the machine; medians are reported. User processor time (all threads) is what counts, as
+it changes least with what else the machine does. The system's time, most of it for fresh memory, and wall time stand
+beside it.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+import os
 import statistics
 import sys
 import time
@@ -111,6 +113,7 @@ def _network(name: str, options: str, size: str, out_channels: str, repeats: str
         "quantities": [entry.name for entry in chosen],
         "ratio": times.ratio("recorded", "plain"),
         "reach_passes": times.ratio("reach", "ordinary"),
+        "reach_cpu_passes": times.ratio("reach", "ordinary", with_system=True),
         "reach_prepared_passes": times.ratio("reach", "plain"),
         "same_logits": same,
         "second_runs": recorder.runs_again,
@@ -160,28 +163,34 @@ def _clicks(repeats: str) -> dict[str, Any]:
 
 
 class _Times:
-    """Processor and wall seconds of several ways."""
+    """User, processor (user and system) and wall seconds of several ways."""
 
     def __init__(self, *ways: str) -> None:
+        self._user: dict[str, list[float]] = {way: [] for way in ways}
         self._cpu: dict[str, list[float]] = {way: [] for way in ways}
         self._wall: dict[str, list[float]] = {way: [] for way in ways}
 
     def take(self, way: str, run: Callable[[], Any]) -> Any:
         """Run and note how long it took."""
-        cpu, wall = time.process_time(), time.perf_counter()
+        before, wall = os.times(), time.perf_counter()
         answer = run()
-        self._cpu[way].append(time.process_time() - cpu)
+        after = os.times()
         self._wall[way].append(time.perf_counter() - wall)
+        user = after.user - before.user
+        self._user[way].append(user)
+        self._cpu[way].append(user + after.system - before.system)
         return answer
 
     def medians(self) -> dict[str, float]:
-        """`WAY_s`: processor seconds; `WAY_wall_s`: wall seconds."""
-        cpu = {f"{way}_s": statistics.median(taken) for way, taken in self._cpu.items()}
-        return cpu | {f"{way}_wall_s": statistics.median(taken) for way, taken in self._wall.items()}
+        """`WAY_s`: user seconds; `WAY_cpu_s`: those and the system's; `WAY_wall_s`: wall seconds."""
+        kinds = {"s": self._user, "cpu_s": self._cpu, "wall_s": self._wall}
+        return {f"{way}_{kind}": statistics.median(taken) for kind, of in kinds.items() for way, taken in of.items()}
 
-    def ratio(self, way: str, to: str) -> float:
-        """The median over the turns of processor time to that of another way in the same turn."""
-        return statistics.median(one / other for one, other in zip(self._cpu[way], self._cpu[to], strict=True))
+    def ratio(self, way: str, to: str, with_system: bool = False) -> float:
+        """The median over the turns of the user time to that of another way in the same turn."""
+        times = self._cpu if with_system else self._user
+        pairs = zip(times[way], times[to], strict=True)
+        return statistics.median(one / max(other, 1e-9) for one, other in pairs)  # a tick of the clock may be longer
 
 
 def _main(words: list[str]) -> None:
