@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from LKSegmentLib.engine.results import ClickResult, InspectResult, Map, ReachResult, SegmentResult
+from LKSegmentLib.engine.results import ClickResult, InspectResult, Map, ReachResult, SegmentResult, Table
 from LKSegmentLib.engine.shared_arrays import Array
 from LKSegmentLib.engine.warm import WarmPackages
 from LKSegmentLib.errors import InputError
@@ -127,9 +127,10 @@ class Service:
         package = self._package(model, progress)
         _check_points(package, points, "maps")
         from LKSegmentLib.inspection.kernel_pictures import network_tables_and_maps
-        from LKSegmentLib.inspection.listing import CHANGES, of_weights
+        from LKSegmentLib.inspection.listing import CHANGES, MEANS, of_weights
 
-        asked = None if layers is None else [name for name in layers if name not in of_weights(package, layers)]
+        apart = [] if layers is None else [MEANS, *of_weights(package, layers)]
+        asked = None if layers is None else [name for name in layers if name not in apart]
         answer: SegmentResult | ClickResult | None = None
         maps, tables = [], []
         if package.manifest.kind == "click":
@@ -147,6 +148,9 @@ class Service:
 
             found = examine_volume(volume, package, asked, device, progress, cancelled, announce)
             answer, maps, tables = _with_names(found.labels, package), found.maps, found.tables
+        if layers is not None and MEANS in layers:
+            progress(MEANS, 0.0)
+            tables.append(_means(answer, maps, volume))
         if layers is not None and of_weights(package, layers):
             spacing = package.manifest.spacing or volume.grid.spacing
             pictures, numbers = network_tables_and_maps(package.network(), spacing, of_weights(package, layers))
@@ -289,6 +293,18 @@ def _click_maps(
 
     names = [entry.name for entry in EXPOSED] if layers is None else list(layers)
     return click_maps(session, points, names, _stage(CLICK, progress), cancelled)
+
+
+def _means(answer: SegmentResult | ClickResult | None, maps: Sequence[Map], volume: Volume) -> Table:
+    from LKSegmentLib.inspection.by_segment import means_by_segment
+
+    shown = [one for one in maps if one.passport.get("kind") != "disagreement of windows"]
+    if answer is None or not shown:
+        raise InputError("Means by segment are of maps: choose a map of the image beside them.")
+    if isinstance(answer, SegmentResult):
+        return means_by_segment(shown, answer.labels, answer.names)
+    mask = volume.with_array(answer.box.full(volume.grid.shape).astype("uint8"))
+    return means_by_segment(shown, mask, ["the clicked structure"])
 
 
 def _stage(stage: str, progress: Progress) -> Progress:

@@ -14,6 +14,8 @@ from .kernel_pictures import picture_names
 
 CHANGES: Final = "changes by click"
 """Name of the table of a click model that `click_changes.changes` makes."""
+MEANS: Final = "means by segment"
+"""Name of the table that `by_segment.means_by_segment` makes of the other maps asked for."""
 
 _TOLD = ("kind", "unit", "operator", "identifiable")
 _GRADIENT = {
@@ -28,6 +30,12 @@ _WEIGHTS = {
     "operator": "a kernel in a space of its own, or a table of the weights; nothing is computed on the image",
     "identifiable": "see the passport",
 }
+_SEGMENTS = {
+    "kind": "mean",
+    "unit": "of each map its own",
+    "operator": "mean of each map recorded with it: inside each segment, in a shell of 5 mm around it, and elsewhere",
+    "identifiable": "see the maps",
+}
 _CLICKS = {
     "kind": "difference",
     "unit": "see the table",
@@ -41,8 +49,8 @@ def listed(package: Package) -> dict[str, Any]:
 
     Returns:
         ``model``, ``kind`` ("click" or "volume"); ``entries``: name, words (the name and which channels there are),
-        group ("recorded", "gradients", "clicks" or "weights"), extent ("voxels", "window", "slices" or "channels"; the
-        last two become tables), channels, summary (whether the name alone means the mean over the channels), default,
+        group ("recorded", "gradients", "clicks", "segments" or "weights"), extent ("voxels", "window", "slices" or
+        "channels"; the last two become tables), channels, summary (whether the name alone means the mean over the channels), default,
         and kind, unit, operator and identifiable as in the passport; ``nothing``: a sentence where there are none,
         else empty.
     """
@@ -62,6 +70,8 @@ def listed(package: Package) -> dict[str, Any]:
             for one in exposed(network)
         ]  # fmt: skip
         entries += [_entry(name, "gradients", _GRADIENT) for name in gradient_names(package)]
+    if entries:
+        entries.append(_entry(MEANS, "segments", _SEGMENTS, words=f"{MEANS} (a table)"))
     entries += [
         _entry(_plain(name), "weights", _WEIGHTS, words=name, channels=_channels(name), summary=_channels(name) == 1)
         for name in picture_names(network)

@@ -177,8 +177,21 @@ def test_what_cannot_be_shown_is_one_sentence(client, volume, points, ask, words
 
 def test_a_network_without_gates_is_listed_with_what_gradients_tell(client):
     listed = client.wait(client.exposed("plain"), PATIENCE)
-    assert not listed["nothing"] and {entry["group"] for entry in listed["entries"]} == {"gradients"}
+    assert not listed["nothing"] and {entry["group"] for entry in listed["entries"]} == {"gradients", "segments"}
     assert not any(entry["default"] for entry in listed["entries"])
+
+
+@pytest.mark.parametrize("model", ["clicker", "organs"])
+def test_means_by_segment_are_of_the_maps_beside_them(client, volume, points, model):
+    image, clicks = client.open_image(volume), points if model == "clicker" else []
+    entries = client.wait(client.exposed(model), PATIENCE)["entries"]
+    first = next(entry["name"] for entry in entries if entry["default"])
+    found = client.wait(client.inspect(image, model, "cpu", [first, "means by segment"], clicks), PATIENCE)
+    (table,) = found.tables
+    assert table.name == "means by segment" and set(table.column("map")) == {first}
+    assert table.column("segment") == (["the clicked structure"] if clicks else ["liver", "spleen"])
+    with pytest.raises(InputError, match="choose a map of the image beside them"):
+        client.wait(client.inspect(image, model, "cpu", ["means by segment"], clicks), PATIENCE)
 
 
 def test_what_the_weights_alone_tell_needs_no_run(client, volume, points):
