@@ -144,7 +144,7 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.slice_timer = qt.QTimer()
         self.slice_timer.setSingleShot(True)
         self.slice_timer.setInterval(SLICE_MILLISECONDS)
-        self.slice_timer.timeout.connect(lambda: self.session.inspection.mark_slices())
+        self.slice_timer.timeout.connect(lambda: self.session.inspection.follow_views())
         panel.setMRMLScene(slicer.mrmlScene)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.on_scene_start_close)
@@ -271,6 +271,7 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         nodes = [state.positive_points, state.negative_points, state.target_segmentation]
         nodes.append(slicer.mrmlScene.GetSingletonNode("Singleton", "vtkMRMLInteractionNode"))
         nodes += self.session.inspection.slice_nodes()
+        nodes += self.session.inspection.slice_nodes("vtkMRMLSliceCompositeNode")
         if nodes == self._watched:
             return
         for method in (self.on_points, self.on_segments, self.on_mouse_mode, self.on_slice):

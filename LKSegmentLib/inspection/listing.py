@@ -50,9 +50,9 @@ def listed(package: Package) -> dict[str, Any]:
     Returns:
         ``model``, ``kind`` ("click" or "volume"); ``entries``: name, words (the name and which channels there are),
         group ("recorded", "gradients", "clicks", "segments" or "weights"), extent ("voxels", "window", "slices" or
-        "channels"; the last two become tables), channels, summary (whether the name alone means the mean over the channels), default,
-        and kind, unit, operator and identifiable as in the passport; ``nothing``: a sentence where there are none,
-        else empty.
+        "channels"; the last two become tables), channels, summary (whether the name alone means the mean over the
+        channels), default, and kind, unit, operator and identifiable as in the passport; ``nothing``: a sentence
+        where there are none, else empty.
     """
     manifest, network = package.manifest, package.network()
     if manifest.kind == "click":

@@ -355,11 +355,10 @@ class InspectionSession:
         self.mark_slices()
         tables.show_in_views(self.context, node)
 
-    def slice_nodes(self) -> list[Node]:
-        """The slice views."""
+    def slice_nodes(self, class_name: str = "vtkMRMLSliceNode") -> list[Node]:
+        """The slice views, or with "vtkMRMLSliceCompositeNode" their layers."""
         scene = self.context.scene
-        count = scene.GetNumberOfNodesByClass("vtkMRMLSliceNode")
-        return [scene.GetNthNodeByClass(index, "vtkMRMLSliceNode") for index in range(count)]
+        return [scene.GetNthNodeByClass(n, class_name) for n in range(scene.GetNumberOfNodesByClass(class_name))]
 
     def mark_slices(self) -> None:
         """Mark the row of the slice on screen in every table of slices."""
@@ -403,8 +402,13 @@ class InspectionSession:
         self._arriving = []
         self._is_stale = False
 
+    def follow_views(self) -> None:
+        """The views have changed: rows of slices are marked, and opacities that Slicer does not save are noted."""
+        self.mark_slices()
+        overlays.note_opacities(self.context)
+
     def on_scene_loaded(self) -> None:
-        """Slicer does not save the opacity of further layers: they are noted in the scene."""
+        """Further layers get the opacities that were noted before the scene was saved."""
         overlays.restore_opacities(self.context)
 
 

@@ -480,6 +480,8 @@ def test_a_scene_reloaded_without_the_package_shows_its_maps_and_says_what_it_ca
     recorded(panel)
     panel.host.choose(panel.ui.secondMapComboBox, "gate 2")
     panel.ui.secondOpacitySlider.setValue(0.25)
+    red.SetNthLayerOpacity(3, 0.45)
+    panel.host.wait(0.2)
     path = bundle.write_mrb(panel.host.context, tmp_path / "scene.mrb")
     panel.module.exit()
     kept = [entry for entry in panel_session.catalogue() if entry.name == "other"]
@@ -490,13 +492,13 @@ def test_a_scene_reloaded_without_the_package_shows_its_maps_and_says_what_it_ca
     assert panel.host.entries(panel.ui.overlayMapComboBox) == ["gate 1", "gate 2"]
     assert panel.host.entries(panel.ui.tableComboBox) == ["weights"]
     composite = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
-    assert layers(composite) == [("CT abdomen gate 1", 0.5), ("dose", 1.0), ("CT abdomen gate 2", 0.25)]
+    assert layers(composite) == [("CT abdomen gate 1", 0.5), ("dose", 0.45), ("CT abdomen gate 2", 0.25)]
     assert panel.ui.passportLabel.text().startswith("gate 1: native gate")
     assert panel.ui.faithfulnessLabel.text().startswith("The model 'click_model' is not installed here")
     assert not panel.ui.recordButton.isEnabled()
     assert panel.ui.recordButton.toolTip().startswith("No model is installed")
     panel.host.press(panel.ui.restoreLayersButton)
-    assert layers(composite) == [("PET", 0.1), ("dose", 1.0)]
+    assert layers(composite) == [("PET", 0.1), ("dose", 0.45)]
 
 
 def _import(panel: Panel, path: Any, tmp_path: Any) -> None:
