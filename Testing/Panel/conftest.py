@@ -21,6 +21,7 @@ else:
     from fake_engine import FakeEngine
     from panel_support import MODULE_FILE, Panel
     from qt_host import OpenModule, QtHost
+    from why_support import users_view
 
 MODELS = (("click_model", "A click model", "click"), ("volume_model", "A volume model", "volume"))
 
@@ -93,3 +94,9 @@ def panel(add_volume: Callable[..., Any], open_panel: Callable[[], Panel]) -> Pa
     """The panel over one volume of 24 x 28 x 32 voxels (k, j, i) of 1 mm."""
     add_volume()
     return open_panel()
+
+
+@pytest.fixture
+def red(panel: Panel) -> Any:
+    """The layers of a slice view, with a foreground and a further layer of the user's own."""
+    return users_view(panel)
