@@ -44,7 +44,10 @@ def hold_in_logits(
 
 
 def hold_in_mask(
-    mask: NDArray[np.bool_], lower: tuple[int, int, int], voxels: Sequence[NDArray[np.float64]], positive: Sequence[bool]
+    mask: NDArray[np.bool_],
+    lower: tuple[int, int, int],
+    voxels: Sequence[NDArray[np.float64]],
+    positive: Sequence[bool],
 ) -> None:
     """Set the clicked voxels of ``mask``, the box of a volume that begins at voxel ``lower``; in place.
 
