@@ -158,7 +158,7 @@ class ClickSession:
 def inspect(
     volume: Volume,
     model: str | os.PathLike[str] = "lk_click",
-    layers: Sequence[str] | None = None,
+    layers: Iterable[str] | None = None,
     points: Iterable[tuple[Triple, bool]] | None = None,
     device: str = "auto",
     progress: Progress | None = None,
@@ -170,8 +170,8 @@ def inspect(
     Args:
         volume: the image; for a click model one channel, (k, j, i).
         model: name of an installed model, or path of a model package.
-        layers: names of the maps wanted, "NAME" or "NAME #5" for one channel; None for a default set (of a click
-            model: all).
+        layers: names of the maps wanted, or one name: "NAME", or "NAME #5" for one channel; None for a default set (of
+            a click model: all).
         points: for a click model [((r, a, s), positive), ...] in order, RAS mm.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         progress, cancelled: as of `segment`; whole-volume models only.
@@ -209,7 +209,7 @@ class Inspection:
 def examine(
     volume: Volume,
     model: str | os.PathLike[str] = "lk_click",
-    layers: Sequence[str] | None = None,
+    layers: Iterable[str] | None = None,
     points: Iterable[tuple[Triple, bool]] | None = None,
     device: str = "auto",
     progress: Progress | None = None,

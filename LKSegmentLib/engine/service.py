@@ -10,7 +10,7 @@ import gc
 import importlib.util
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -110,19 +110,22 @@ class Service:
         model: str,
         device: str,
         points: Sequence[Point],
-        layers: Sequence[str] | None,
+        layers: Iterable[str] | None,
         progress: Progress,
         cancelled: Cancelled,
         announce: Announce | None = None,
     ) -> InspectResult:
         """The answer of ``segment`` or, for a click model, ``click``, and what the network showed meanwhile.
 
-        ``layers``: names of the maps and tables wanted, of those that ``exposed`` lists; None for the default ones of
-        a volume model, for all maps of a click model. Where all of them are of the weights alone, nothing is answered.
+        ``layers``: names (or one name) of the maps and tables wanted, of those that ``exposed`` lists; None for the
+        default ones of a volume model, for all maps of a click model. Where all of them are of the weights alone,
+        nothing is answered.
         ``announce`` is told, before a whole volume is computed, how much memory and time it will take.
         Raises InputError (no points for a click model, points for another, an unknown map or channel, nothing to
         show, maps larger than the memory), RunError and Cancelled.
         """
+        if layers is not None:
+            layers = [layers] if isinstance(layers, str) else list(layers)
         volume = self._image(key)
         package = self._package(model, progress)
         _check_points(package, points, "maps")

@@ -44,3 +44,13 @@ def test_absurd_voxels_do_not_reach_the_network(dtype: type) -> None:
         warnings.simplefilter("error")
         sampled = ClickWindow(VOLUME.grid, (1.5, 2.0, 2.5), 1.0, 8).sample(array)
     assert sampled.min() >= 3.0 and sampled.max() <= 119.0
+
+
+def test_one_name_is_a_list_of_one_and_names_may_come_one_by_one() -> None:
+    """Not a list of letters, and not empty once somebody has looked through it."""
+    image = lk.Volume(np.zeros((8, 9, 10), np.float32), np.diag([2.0, 2.0, 2.0, 1.0]))
+    name = "LK attention (mean)"
+    points = [((8.0, 8.0, 8.0), True)]
+    for layers in (name, (name,), iter([name])):
+        _, maps = lk.inspect(image, points=points, layers=layers, device="cpu")
+        assert [found.name for found in maps] == [name]
