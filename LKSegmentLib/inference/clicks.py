@@ -78,8 +78,15 @@ class ClickModelSession:
                 f"Clicks need a volume with one channel; this one has {volume.channels}. Choose one channel."
             )
         manifest = package.manifest
-        if manifest.kind != "click" or manifest.in_channels != len(CHANNELS):
+        self.channel_names = tuple(manifest.prompts.get("channels", CHANNELS))
+        if manifest.kind != "click" or manifest.in_channels != len(self.channel_names):
             raise InputError(f"The model {manifest.name!r} does not take clicks; choose one that does: lk_click.")
+        unknown = [str(name) for name in self.channel_names if name not in CHANNELS]
+        if unknown:
+            raise InputError(
+                f"The model {manifest.name!r} wants an input that this version cannot make: {unknown[0]!r}. "
+                "Update LKSegment, or choose another model."
+            )
         if len(set(manifest.window)) != 1:
             raise InputError(
                 f"The window of the click model {manifest.name!r} must be a cube; it is {tuple(manifest.window)}."
@@ -291,7 +298,7 @@ class ClickModelSession:
         """The channels (channels, k, j, i); made on from those of the last clicks where the window is the same."""
         done, channels = self._channels.get(window, ((), None))
         if channels is None or clicks[: len(done)] != done:
-            done, channels = (), PromptChannels(window.sample(self._array))
+            done, channels = (), PromptChannels(window.sample(self._array), self.channel_names)
         for click in clicks[len(done) :]:
             channels.add_click(window.position_of(self._voxel(click)), click.positive)
         self._channels = {window: (clicks, channels)}

@@ -25,7 +25,7 @@ from LKSegmentLib.inference.segmentation import layout_for, run_network
 from LKSegmentLib.inference.windows import cut
 from LKSegmentLib.networks.preparation import prepare_for_inference
 from LKSegmentLib.packages import Manifest, Package
-from LKSegmentLib.prompts import CHANNELS, Point, PromptChannels
+from LKSegmentLib.prompts import Point, PromptChannels
 from LKSegmentLib.volumes import Grid, Volume, canonical_axes
 
 from .by_network import exposed
@@ -144,7 +144,7 @@ class ClickedWindow(ExaminedWindow):
         self._session = session
         self._points = tuple(points)
         self._window = session.state_for(self._points).window
-        self._before = session.inputs_for(self._points)[CHANNELS.index("previous mask")].copy()
+        self._before = session.inputs_for(self._points)[session.channel_names.index("previous mask")].copy()
         self.manifest = session.package.manifest
         self.network = session.network
         self.grid = self._window.window_grid
@@ -153,7 +153,7 @@ class ClickedWindow(ExaminedWindow):
         self.label = "the clicked structure"
 
     def inputs(self, image: Float) -> Tensor:
-        channels = PromptChannels(image[0])
+        channels = PromptChannels(image[0], self._session.channel_names)
         for point in self._points:
             voxel = self._session.canonical_grid.ijk_of(point.ras)[::-1]
             channels.add_click(self._window.position_of(voxel), point.positive)

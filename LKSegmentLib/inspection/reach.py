@@ -28,7 +28,7 @@ from LKSegmentLib.inference.preparation import preparation_for, prepared_volume
 from LKSegmentLib.inference.segmentation import layout_for
 from LKSegmentLib.inference.windows import Region, Window, WindowLayout, cut
 from LKSegmentLib.packages import Manifest, Package
-from LKSegmentLib.prompts import CHANNELS, Point
+from LKSegmentLib.prompts import Point
 from LKSegmentLib.volumes import Grid, Volume
 
 from .gradients import Voxel, gradients_at
@@ -156,7 +156,7 @@ def click_reach(
     manifest = session.package.manifest
     image = torch.from_numpy(session.inputs_for(points))[None].to(session.device)
     gradients = gradients_at(session.network, manifest, image, voxels, None)
-    energies = (np.square(gradient[CHANNELS.index("image")]) for gradient in gradients)
+    energies = (np.square(gradient[session.channel_names.index("image")]) for gradient in gradients)
     more: dict[str, Any] = {"window (k, j, i)": list(grid.shape), "windows": 1, "stitching": "none: one window"}
     more["held fixed"] = "the other inputs: clicks, similarity to them, previous mask"
     more |= _mean(voxels, around_mm)

@@ -27,6 +27,7 @@ from LKSegmentLib.networks.lk_click import LKClick
 from LKSegmentLib.prompts import CHANNELS, PromptChannels
 from LKSegmentLib.prompts.simulated import box_faces, correcting_click, first_click, scribble
 
+from .gates import GateWatch, parameter_groups
 from .scene_source import SceneSource, scene_rng
 from .synthetic import SCENE
 
@@ -49,9 +50,10 @@ class Recipe:
     scene: int = SCENE  # voxels along an edge of a scene
     targets: int = 6  # of one scene
     most_clicks: int = 10
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 1.0e-3
     weight_decay: float = 0.01
     average_decay: float = 0.998
+    gate_penalty: float = 1e-3
     wrong_click_share: float = 0.02
     scribble_share: float = 0.1  # of the corrections: a short stroke instead of a click
     box_share: float = 0.08  # of the targets: begun with a click and a box around
@@ -113,8 +115,9 @@ class ClickTrainer:
         self.network = LKClick(in_channels=len(CHANNELS)).to(self.device)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+            parameter_groups(self.network), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
+        self._gates = GateWatch(self.network)
         self.seconds = 0.0
         self.steps = 0
         self.scenes = 0
@@ -217,9 +220,9 @@ class ClickTrainer:
         inputs = inputs.to(self.device, memory_format=torch.channels_last_3d)
         targets = targets.to(self.device)
         for group in self.optimiser.param_groups:
-            group["lr"] = self._learning_rate()
+            group["lr"] = group["share"] * self._learning_rate()
         logits = self.network(inputs)
-        loss = click_loss(logits, targets)
+        loss = click_loss(logits, targets) + self.recipe.gate_penalty * self._gates.beyond()
         value = float(loss.detach())
         self.steps += 1
         if not math.isfinite(value):

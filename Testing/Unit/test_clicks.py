@@ -32,7 +32,7 @@ class SimilarNetwork(torch.nn.Module):
 
 
 def click_package(window: int = 32, network: torch.nn.Module | None = None) -> SimpleNamespace:
-    manifest = SimpleNamespace(name="alike", kind="click", in_channels=len(CHANNELS), window=(window,) * 3)
+    manifest = SimpleNamespace(name="alike", kind="click", in_channels=len(CHANNELS), window=(window,) * 3, prompts={})
     return SimpleNamespace(manifest=manifest, network=lambda device: (network or AlikeNetwork()).eval())
 
 
@@ -130,6 +130,10 @@ def test_bad_clicks_are_refused_with_a_sentence() -> None:
         session.mask_for([Point((r, a, s), False)])
     with pytest.raises(InputError, match="one channel"):
         ClickModelSession(Volume(np.zeros((2, 8, 8, 8), np.float32), np.eye(4)), click_package())
+    package = click_package()
+    package.manifest.prompts = {"channels": [*CHANNELS[:-1], "nearness to the moon"]}
+    with pytest.raises(InputError, match="nearness to the moon"):
+        ClickModelSession(volume, package)
     package = click_package()
     package.manifest.kind = "volume"
     with pytest.raises(InputError, match="does not take clicks"):

@@ -63,3 +63,41 @@ def test_simulated_clicks_go_to_the_deepest_and_to_the_largest_error() -> None:
     for _ in range(20):
         voxel, positive = correcting_click(target, mask, rng)
         assert positive == bool(target[voxel]) and mask[voxel] != positive
+
+
+def test_nearness_goes_through_tissue_alike_and_not_across_an_edge() -> None:
+    image = np.zeros((24, 24, 24), np.float32)
+    image[:, :, 11:13] = 5.0  # a wall
+    image[:2] = 0.0  # with a way around it, at one end
+    image += 0.02 * np.random.default_rng(0).normal(size=image.shape).astype(np.float32)
+    channels = PromptChannels(image)
+    channels.add_click((18, 12, 6), True)
+    nearness = channels.array[CHANNELS.index("nearness to positive clicks")]
+    assert nearness[18, 12, 6] == nearness.max() == 1
+    assert nearness[18, 12, 3] > nearness[18, 12, 11] > 0, "the wall is farther than what is as far in the open"
+    assert nearness[18, 12, 9] > 2 * nearness[18, 12, 15], "behind the wall is far"
+    assert not channels.array[CHANNELS.index("nearness to negative clicks")].any()
+    before = nearness.copy()
+    channels.add_click((18, 12, 18), True)
+    after = channels.array[CHANNELS.index("nearness to positive clicks")]
+    assert (after >= before - 1e-6).all() and after[18, 12, 18] == 1, "a further click brings nothing farther away"
+
+
+def test_channels_are_the_same_whenever_they_are_read() -> None:
+    image = np.random.default_rng(3).normal(size=(16, 16, 16)).astype(np.float32)
+    read, unread = PromptChannels(image), PromptChannels(image)
+    for place, positive in (((4, 4, 4), True), ((12, 4, 4), False), ((4, 12, 9), True)):
+        read.add_click(place, positive)
+        assert read.array is not None
+        unread.add_click(place, positive)
+    np.testing.assert_array_equal(read.array, unread.array)
+
+
+def test_a_model_gets_the_channels_it_was_trained_with() -> None:
+    image = np.random.default_rng(4).normal(size=(16, 16, 16)).astype(np.float32)
+    names = ("previous mask", "image", "nearness to positive clicks")
+    every, some = PromptChannels(image), PromptChannels(image, names)
+    for channels in (every, some):
+        channels.add_click((8, 8, 8), True)
+        channels.set_previous_mask(image > 1)
+    np.testing.assert_array_equal(some.array, every.array[[4, 0, 9]])

@@ -8,8 +8,10 @@ import torch
 from scipy import ndimage
 
 from LKSegmentLib.errors import InputError
+from LKSegmentLib.networks.lk_click import LKClick
 from LKSegmentLib.training import anatomy, appearance
 from LKSegmentLib.training.click_training import ClickTrainer, Recipe, click_loss
+from LKSegmentLib.training.gates import GateWatch, parameter_groups
 from LKSegmentLib.training.scene_source import SceneSource
 from LKSegmentLib.training.shapes import Layout
 from LKSegmentLib.training.synthetic import draw_scene, draw_targets, views
@@ -117,3 +119,33 @@ def test_every_kind_of_anatomy_adds_parts_of_known_tissue(add) -> None:
             assert layout.wholes[part] in layout.groups
             assert layout.tissues.get(part, "soft") in appearance._CT
     assert grown >= 4, "it must paint something"
+
+
+def test_large_kernels_learn_in_smaller_steps() -> None:
+    network = LKClick(in_channels=11, feature_sizes=(8, 8, 16, 16), depths=(1, 1, 1))
+    groups = parameter_groups(network)
+    share_of = {parameter: group["share"] for group in groups for parameter in group["params"]}
+    assert sum(len(group["params"]) for group in groups) == len(list(network.parameters())) == len(share_of)
+    gating = network.encoder[0][0].attn.spatial_gating_unit
+    assert share_of[gating.spatial_se[0].weight] == 27 / 686
+    assert share_of[gating.att_conv2.weight] == 27 / 343
+    assert share_of[gating.channel_proj.weight] == share_of[network.stem[0].weight] == 1
+
+
+def test_gates_that_were_pushed_shut_are_drawn_back() -> None:
+    network = LKClick(in_channels=11, feature_sizes=(8, 8, 16, 16), depths=(1, 1, 1))
+    watch = GateWatch(network)
+    network(torch.randn(1, 11, 16, 16, 16))
+    assert float(watch.beyond().detach()) < 1e-3, "fresh gates are half open"
+    gate = network.encoder[0][0].attn.spatial_gating_unit.spatial_se[0]
+    with torch.no_grad():
+        gate.bias.fill_(-60.0)
+    network(torch.randn(1, 11, 16, 16, 16))
+    beyond = watch.beyond()
+    assert 1000 < float(beyond.detach()) < 5000
+    beyond.backward()
+    assert (gate.bias.grad < 0).all(), "a step against the gradient opens it, where the sigmoid itself has none left"
+    with torch.no_grad():
+        network(torch.randn(1, 11, 16, 16, 16))
+    network(torch.randn(1, 11, 16, 16, 16))
+    assert np.isfinite(float(watch.beyond().detach())), "runs without gradients do not count"
