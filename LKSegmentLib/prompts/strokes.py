@@ -7,6 +7,7 @@ says that the next one belongs to it (`Point.with_next`). The trainer draws boxe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,12 +37,12 @@ def box(first: Triple, second: Triple, grid: Grid, inside: Triple | None = None)
     Raises:
         InputError: a box without extent, or a place that is not inside of it and of the volume.
     """
-    corners = np.array([Point(_triple(first)).ras, Point(_triple(second)).ras])
+    corners = np.array([_triple(first), _triple(second)])
     low, high = corners.min(0), corners.max(0)
     if (high <= low).any():
         raise InputError("The two corners of a box differ along R, A and S; these do not. Drag the box over a volume.")
     middle = (low + high) / 2
-    seed = middle if inside is None else np.array(Point(_triple(inside)).ras)
+    seed = middle if inside is None else np.array(_triple(inside))
     if (seed < low).any() or (seed > high).any() or not grid.contains(seed):
         raise InputError("The place in the structure must lie in the box and in the volume.")
     margin = _MARGIN * float((high - low).max())
@@ -59,7 +60,7 @@ def scribble(path: Sequence[Triple], positive: bool = True) -> tuple[Point, ...]
 
     At most seven points, evenly along it. Raises InputError for a line without points.
     """
-    places = np.array([Point(_triple(place)).ras for place in path])
+    places = np.array([_triple(place) for place in path])
     if not len(places):
         raise InputError("A scribble has at least one point; this one has none.")
     length = np.concatenate(([0.0], np.cumsum(np.linalg.norm(np.diff(places, axis=0), axis=1))))
@@ -75,16 +76,16 @@ def lasso(contour: Sequence[Triple], grid: Grid) -> tuple[Point, ...]:
     The places inside and outside are found in the plane that fits the line best.
 
     Raises:
-        InputError: fewer than three points, or points on one straight line.
+        InputError: fewer than three points, points on one straight line, or a line around nothing of the volume.
     """
     from scipy import ndimage
 
-    places = np.array([Point(_triple(place)).ras for place in contour])
+    places = np.array([_triple(place) for place in contour])
     if len(places) < 3:
         raise InputError(f"A lasso has at least three points; this one has {len(places)}.")
     origin = places.mean(0)
     _, spread, axes = np.linalg.svd(places - origin, full_matrices=False)
-    if spread[1] < 1e-3 * spread[0]:
+    if spread[1] <= 1e-3 * spread[0]:
         raise InputError("The points of the lasso lie on one line and enclose nothing. Draw around the structure.")
     flat = (places - origin) @ axes[:2].T
     low, extent = flat.min(0), float(np.ptp(flat, axis=0).max())
@@ -104,10 +105,10 @@ def lasso(contour: Sequence[Triple], grid: Grid) -> tuple[Point, ...]:
     margin = 0.06 * _RASTER
     ring = np.argwhere((height > margin) & (height < margin + 1.5))
     around = _spread_out(ring, tuple(ring[0]), _AROUND)
-    return _stroke(
-        [place for place in place_of(within) if grid.contains(place)],
-        [place for place in place_of(around) if grid.contains(place)],
-    )
+    inside = [place for place in place_of(within) if grid.contains(place)]
+    if not inside:
+        raise InputError("The lasso encloses nothing of the volume. Draw around the structure.")
+    return _stroke(inside, [place for place in place_of(around) if grid.contains(place)])
 
 
 def _filled(polygon: NDArray[np.float64], edge: int) -> NDArray[np.bool_]:
@@ -138,8 +139,5 @@ def _stroke(inside: Sequence[NDArray[np.float64]], outside: Sequence[NDArray[np.
     return tuple(Point(_triple(place), positive, index < last) for index, (place, positive) in enumerate(both))
 
 
-def _triple(place: Triple | NDArray[np.float64]) -> tuple[float, float, float]:
-    values = tuple(float(value) for value in place)
-    if len(values) != 3:
-        raise InputError(f"A place is three RAS coordinates in millimetres; got {len(values)} numbers.")
-    return values[0], values[1], values[2]
+def _triple(place: Any) -> tuple[float, float, float]:
+    return Point(place).ras

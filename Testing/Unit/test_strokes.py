@@ -67,7 +67,11 @@ def test_a_lasso_of_an_oblique_plane_has_places_on_both_sides_of_its_line() -> N
         (lambda: scribble([]), "at least one point"),
         (lambda: lasso([(0, 0, 0), (1, 1, 1)], GRID), "at least three points"),
         (lambda: lasso([(0, 0, 0), (1, 1, 1), (2, 2, 2)], GRID), "on one line"),
-        (lambda: scribble([(0, 0)]), "2 numbers"),
+        (lambda: lasso([(5, 5, 5)] * 4, GRID), "on one line"),
+        (lambda: lasso([(100, 0, 5), (110, 0, 5), (105, 9, 5)], GRID), "nothing of the volume"),
+        (lambda: scribble([(0, 0)]), "three finite RAS coordinates"),
+        (lambda: scribble([("left", 0, 0)]), "three finite RAS coordinates"),
+        (lambda: scribble([1.0, 2.0, 3.0]), "three finite RAS coordinates"),
     ],
 )
 def test_strokes_that_mean_nothing_are_refused(draw, words) -> None:
