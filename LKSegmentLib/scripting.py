@@ -275,7 +275,7 @@ def reach(
         from LKSegmentLib.inference.devices import resolve_device
 
         session = ClickModelSession(volume, load(model), resolve_device(device))
-        return click_reach(session, clicks, clicks[-1].ras if ras is None else _three(ras), around_mm)
+        return click_reach(session, clicks, clicks[-1].ras if ras is None else _three(ras), around_mm, label=label)
 
 
 def _takes_clicks(model: str | os.PathLike[str], clicks: Sequence[Point]) -> bool:

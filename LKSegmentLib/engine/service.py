@@ -189,7 +189,7 @@ class Service:
             session = self._session(key, model, device, progress)
             session.mask_for(points, _stage(CLICK, progress), cancelled)
             progress(REACH, 0.5)
-            found = click_reach(session, points, points[-1].ras if ras is None else ras, around_mm)
+            found = click_reach(session, points, points[-1].ras if ras is None else ras, around_mm, label=label)
         else:
             place = volume.grid.centre_ras.tolist() if ras is None else ras
             found = volume_reach(volume, package, place, device, label, around_mm)

@@ -62,14 +62,15 @@ def gradients_at(
         InputError: no such label.
         RunError: the memory does not suffice, or the network fails.
     """
-    if label is not None and not 0 <= label < manifest.out_channels:
-        raise InputError(f'The model "{manifest.name}" has the outputs 0 to {manifest.out_channels - 1}, not {label}.')
+    if label is not None and label not in range(manifest.out_channels):
+        there = f"outputs 0 to {manifest.out_channels - 1}" if manifest.out_channels > 1 else "one output, 0"
+        raise InputError(f'The model "{manifest.name}" has the {there}, not {label!r}.')
     check_gradient_memory(network, manifest, image)
     with failures_of(manifest, str(image.device)), torch.enable_grad():
         image = image.clone().requires_grad_()
         answer = network(image)
         logits: Tensor = answer[0] if isinstance(answer, (list, tuple)) else answer
-    channel = int(logits[(0, slice(None), *voxels[0])].argmax()) if label is None else label
+    channel = int(logits[(0, slice(None), *voxels[0])].argmax()) if label is None else int(label)
     return Gradients(logits, image, voxels, channel, manifest)
 
 

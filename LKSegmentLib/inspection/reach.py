@@ -133,10 +133,11 @@ def click_reach(
     ras: Sequence[float],
     around_mm: float | None = None,
     most_voxels: int = MOST_VOXELS,
+    label: int | None = None,
 ) -> Reach:
     """The reach of a click model at a place, after `points`, with respect to the image (not the clicks).
 
-    `around_mm` and `most_voxels` as of `volume_reach`.
+    `around_mm`, `most_voxels` and `label` as of `volume_reach`; there is one label, 0.
 
     Raises:
         InputError: no clicks, or a place outside the volume or outside the window of the last click.
@@ -155,7 +156,7 @@ def click_reach(
     voxels = voxels_around(grid, _voxel(grid, ras), around_mm, most_voxels)
     manifest = session.package.manifest
     image = torch.from_numpy(session.inputs_for(points))[None].to(session.device)
-    gradients = gradients_at(session.network, manifest, image, voxels, None)
+    gradients = gradients_at(session.network, manifest, image, voxels, label)
     energies = (np.square(gradient[session.channel_names.index("image")]) for gradient in gradients)
     more: dict[str, Any] = {"window (k, j, i)": list(grid.shape), "windows": 1, "stitching": "none: one window"}
     more["held fixed"] = "the other inputs: clicks, similarity to them, previous mask"

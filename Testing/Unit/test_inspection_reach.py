@@ -129,6 +129,8 @@ def test_the_reach_of_a_click_model_is_with_respect_to_the_image_after_the_click
     assert reach.theoretical_mm is not None and reach.theoretical_mm[0] > reach.radii_mm[90][0] > 0
     with pytest.raises(InputError, match="at least one click"):
         click_reach(session, [], centre)
+    with pytest.raises(InputError, match="one output, 0, not 7"):
+        click_reach(session, points, centre, label=7)
 
 
 def test_bad_places_labels_and_networks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +139,8 @@ def test_bad_places_labels_and_networks_are_refused(monkeypatch: pytest.MonkeyPa
         volume_reach(volume, box_package(), (50, 0, 0), "cpu")
     with pytest.raises(InputError, match="outputs 0 to 1, not 2"):
         volume_reach(volume, box_package(), (5, 5, 5), "cpu", label=2)
+    with pytest.raises(InputError, match="not 'liver'"):
+        volume_reach(volume, box_package(), (5, 5, 5), "cpu", label="liver")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="points"):
         volume_reach(volume, box_package(kind="click"), (5, 5, 5), "cpu")
     deaf = box_package()
