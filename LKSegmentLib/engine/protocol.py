@@ -32,8 +32,8 @@ MAX_ARRAYS: Final = 256
 MAX_DIMENSIONS: Final = 5
 MAX_POINTS: Final = 4096
 MAX_TEXT: Final = 4096
-MAX_LAYERS: Final = 128
-"""Maps asked for at once: each may come with the disagreement of its windows, and both are arrays."""
+MAX_LAYERS: Final = (MAX_ARRAYS - 1) // 2
+"""Maps asked for at once: each may come with the disagreement of its windows; both are arrays, as the answer is."""
 
 DTYPES: Final = ("|b1", "|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f2", "<f4", "<f8")
 """numpy type strings that may travel; big-endian arrays are converted before they are sent."""
