@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from html import escape
 
@@ -13,6 +14,8 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 170, 12, 46
 # Okabe and Ito's colours, which people with every kind of colour vision can tell apart.
 _COLORS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _TICKS = 5
+_LEGEND = 20  # characters of a line of the legend, of which the picture has room for so many
+_LINE = 15
 
 
 def curve_svg(table: Table) -> str | None:
@@ -28,22 +31,27 @@ def curve_svg(table: Table) -> str | None:
     x_axis = _Axis(places[0], places[-1], _LEFT, WIDTH - _RIGHT, counted)
     low, high = min(y for _, y in every), max(y for _, y in every)
     y_axis = _Axis(min(low, 0.0) if low < 0.35 * high else low, high, HEIGHT - _BOTTOM, _TOP)
+    legend = [textwrap.wrap(name, _LEGEND) for name in lines]
+    height = max(HEIGHT, _TOP + 12 + sum(_LINE * len(words) + 3 for words in legend))
     parts = [
-        f'<svg class="curve" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(table.name, True)}">',
+        f'<svg class="curve" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(table.name, True)}">',
         *_grid(x_axis, y_axis),
         f'<text x="{(_LEFT + WIDTH - _RIGHT) / 2:.0f}" y="{HEIGHT - 8}" text-anchor="middle">{escape(table.x)}</text>',
     ]
-    for number, (name, points) in enumerate(lines.items()):
+    y = _TOP + 12
+    for number, points in enumerate(lines.values()):
         color = _COLORS[number % len(_COLORS)]
         dashes = ' stroke-dasharray="6 4"' if number >= len(_COLORS) else ""
         path = " ".join(f"{x_axis.place(x):.1f},{y_axis.place(y):.1f}" for x, y in points)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"{dashes}/>')
-        parts += [f'<circle cx="{x_axis.place(x):.1f}" cy="{y_axis.place(y):.1f}" r="2.5" fill="{color}"/>'
-                  for x, y in points]  # fmt: skip
-        y = _TOP + 12 + 18 * number
+        parts += [f'<circle cx="{x_axis.place(along):.1f}" cy="{y_axis.place(up):.1f}" r="2.5" fill="{color}"/>'
+                  for along, up in points]  # fmt: skip
         parts.append(f'<line x1="{WIDTH - _RIGHT + 12}" x2="{WIDTH - _RIGHT + 34}" y1="{y - 4}" y2="{y - 4}" '
                      f'stroke="{color}" stroke-width="3"{dashes}/>')  # fmt: skip
-        parts.append(f'<text x="{WIDTH - _RIGHT + 40}" y="{y}">{escape(name)}</text>')
+        for words in legend[number]:
+            parts.append(f'<text x="{WIDTH - _RIGHT + 40}" y="{y}">{escape(words)}</text>')
+            y += _LINE
+        y += 3
     return "\n".join([*parts, "</svg>"])
 
 

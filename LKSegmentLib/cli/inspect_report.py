@@ -14,12 +14,13 @@ from typing import Any
 
 from LKSegmentLib.cli.curves import curve_svg
 from LKSegmentLib.inspection import Map, Table
-from LKSegmentLib.inspection.maps import SENTENCE
+from LKSegmentLib.inspection.maps import CASE, SENTENCE, WINDOW_VALUES
 from LKSegmentLib.inspection.probe import has_place
 
 _MOST_ROWS = 200
 _MOST_TEXT = 400  # characters of one value in a passport; the JSON file has all of it
 _ABOVE_THE_TABLE = ("sentence", "name")
+_NO_TEST = ("gradient", "difference", "disagreement of windows")  # kinds that `evaluate maps` does not know
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1e21; --paper: #fff; --line: #d7dade; --soft: #f3f4f6; --note: #fff4d6; }
@@ -98,7 +99,9 @@ def _picture(picture: Picture, kind: str) -> str:
     found = picture.map
     data = base64.b64encode(picture.png).decode("ascii")
     passport = {key: value for key, value in found.passport.items() if key not in _ABOVE_THE_TABLE}
-    worth = picture.worth or "What this map is worth was not tested with these weights (lksegment evaluate maps)."
+    if CASE in passport:
+        passport[CASE] = _case_words(passport[CASE])
+    worth = picture.worth or _untested(found)
     sentence = found.passport.get("sentence", SENTENCE)
     views = kind if has_place(found) else "The kernel by itself"
     return "\n".join(
@@ -110,6 +113,17 @@ def _picture(picture: Picture, kind: str) -> str:
             f"{_pairs({key: _words(value) for key, value in passport.items()})}</section>",
         ]
     )
+
+
+def _untested(found: Map) -> str:
+    if found.passport.get("kind") in _NO_TEST or WINDOW_VALUES in found.passport or not has_place(found):
+        return "There is no test of what a map of this kind is worth."
+    return "What this map is worth was not tested with these weights (lksegment evaluate maps)."
+
+
+def _case_words(case: Mapping[str, float]) -> str:
+    least, low, high, most = (number_words(case[key]) for key in ("least", "low", "high", "most"))
+    return f"{least} to {most}; 2 % of the voxels are below {low}, 99.8 % below {high}"
 
 
 def _table(table: Table, file: str) -> str:

@@ -15,6 +15,7 @@ from LKSegmentLib.errors import InputError
 Extent = Literal["voxels", "window", "slices", "channels"]
 Read = Callable[[Sequence[Tensor]], Tensor]
 
+_BY_LABEL = 'Gradient-based maps are named with a label: "class activation, LABEL", "gradient times image, LABEL".'
 _CHANNEL = re.compile(r"^(?P<name>.*\S)\s*#(?P<channel>\d+)$")
 
 
@@ -109,15 +110,14 @@ def choose(exposed: Sequence[Exposed], names: Sequence[str] | None, model: str) 
     if not exposed:
         raise InputError(
             f'The model "{model}" has nothing to show of itself: its network has no gates or attention that LKSegment '
-            'knows. Ask for a gradient-based map by name ("class activation, LABEL" or "gradient times image, LABEL"), '
-            "or for its reach (lk.reach)."
+            f"knows. {_BY_LABEL} Its reach can be shown, too."
         )
     if names is None:
         return [Chosen(entry) for entry in exposed if entry.default]
     if isinstance(names, str):
         names = [names]
     if not names:
-        raise InputError(f'Name at least one map. The model "{model}" shows: {_listed(exposed)}.')
+        raise InputError(f"Name at least one map. {_listed_of(exposed, model)}")
     return [_chosen(exposed, name, model) for name in dict.fromkeys(names)]
 
 
@@ -126,7 +126,9 @@ def _chosen(exposed: Sequence[Exposed], name: str, model: str) -> Chosen:
     match = None if name in by_name else _CHANNEL.match(name)
     plain = match["name"] if match else name
     if plain not in by_name:
-        raise InputError(f'There is no map {name!r}. The model "{model}" shows: {_listed(exposed)}.')
+        close = [entry for entry in exposed if plain.lower() in entry.name.lower()]
+        listed = f"Names with these words: {_listed(close)}." if close else f"{_listed_of(exposed, model)} {_BY_LABEL}"
+        raise InputError(f"There is no map {name!r}. {listed}")
     entry = by_name[plain]
     if entry.is_table and match is not None:
         raise InputError(f"{plain!r} is a table and is shown whole: leave out #{match['channel']}.")
@@ -142,6 +144,10 @@ def _chosen(exposed: Sequence[Exposed], name: str, model: str) -> Chosen:
         there = f"#0 to #{entry.channels - 1}" if entry.channels > 1 else "no channels to choose from"
         raise InputError(f"{plain!r} has {there}; there is no channel {channel}.")
     return Chosen(entry, channel if entry.channels > 1 else None)
+
+
+def _listed_of(exposed: Sequence[Exposed], model: str) -> str:
+    return f'The model "{model}" shows: {_listed(exposed)}.'
 
 
 def _listed(exposed: Sequence[Exposed]) -> str:

@@ -13,6 +13,8 @@ from LKSegmentLib.volumes import Grid, Volume
 SENTENCE = "Shows where the gate was open; it does not prove cause."
 CASE = "values in this case"
 """Where a passport keeps `case_percentiles`."""
+WINDOW_VALUES = "values of windows"
+"""Where the passport of a map that has one number for each window keeps them."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,7 @@ class Map:
     passport: dict[str, Any]
 
 
-def case_percentiles(
-    values: NDArray[Any], percentiles: tuple[float, float] = (2.0, 99.8)
-) -> dict[str, float]:
+def case_percentiles(values: NDArray[Any], percentiles: tuple[float, float] = (2.0, 99.8)) -> dict[str, float]:
     """Least, low percentile, high percentile and most of all finite values: one scale for every slice of a case.
 
     0 and 1 where no value is finite. The keys are "least", "low", "high" and "most".

@@ -12,7 +12,7 @@ from LKSegmentLib.volumes import Grid, Volume
 
 from .exposed import Chosen
 from .map_storage import Float
-from .maps import SENTENCE, Map
+from .maps import SENTENCE, WINDOW_VALUES, Map
 from .stitching import StitchedMap, WindowMap
 
 _LISTED_WINDOWS = 64  # in a passport
@@ -36,7 +36,7 @@ def maps_of(
     if isinstance(stitched, WindowMap):
         values = stitched.finished()
         listed = [{"first voxel (k, j, i)": list(lower), "value": value} for lower, value in stitched.values]
-        passport["values of windows"] = listed[:_LISTED_WINDOWS]
+        passport[WINDOW_VALUES] = listed[:_LISTED_WINDOWS]
         if len(listed) > _LISTED_WINDOWS:
             passport["values of windows left out"] = len(listed) - _LISTED_WINDOWS
         return [Map(chosen.name, Volume(values, grid.ijk_to_ras), passport)]

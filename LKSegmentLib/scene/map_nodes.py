@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from LKSegmentLib.errors import InputError
 from LKSegmentLib.inspection import Map
-from LKSegmentLib.inspection.maps import CASE, case_percentiles
+from LKSegmentLib.inspection.maps import CASE, WINDOW_VALUES, case_percentiles
 from LKSegmentLib.scene.core import Node, SceneContext, require_node, slicer_module
 from LKSegmentLib.scene.geometry import image_array
 from LKSegmentLib.scene.segmentations import place_beside
@@ -111,9 +112,32 @@ def _display(
     lowest = (passport.get("range") or (None,))[0]
     if window is None and isinstance(lowest, (int, float)) and 0.0 <= low - lowest < 0.02 * (high - low):
         low = float(lowest)  # 0, not 1.6e-09
-    if high - low <= 1e-12 * max(1.0, abs(high)):
-        high = low + 1.0  # a constant map still needs a window
+    if _flat(low, high):
+        low, high = float(case["least"]), float(case["most"])  # nearly constant: what is seen are the exceptions
+    if _flat(low, high):
+        low, high = _around_constant(low, passport)
     return MapDisplay((low, high), low + 0.5 * (high - low) if threshold is None else threshold)
+
+
+def _flat(low: float, high: float) -> bool:
+    return high - low <= 1e-12 * max(1.0, abs(high))
+
+
+def _around_constant(value: float, passport: Mapping[str, Any]) -> tuple[float, float]:
+    """A constant map still needs a window: everything that the quantity can be, where that is known."""
+    least, most = passport.get("range") or (None, None)
+    if least is not None and most is not None and least <= value <= most and least < most:
+        return float(least), float(most)
+    return value, value + 1.0
+
+
+def digits_for(window: tuple[float, float], least: int = 2) -> int:
+    """How many significant digits tell the ends of a window apart, and its middle from both."""
+    low, high = window
+    largest = max(abs(low), abs(high))
+    if not largest or high <= low:
+        return least
+    return least + min(5, max(0, math.floor(math.log10(largest / (high - low) / 2))))
 
 
 def map_node(
@@ -171,7 +195,7 @@ def set_display(context: SceneContext, node: Node, display: MapDisplay) -> None:
     shown.SetApplyThreshold(display.threshold is not None)
     if display.threshold is not None:
         shown.SetThreshold(display.threshold, float(np.finfo(np.float32).max))
-    shown.SetInterpolate(True)
+    shown.SetInterpolate(WINDOW_VALUES not in passport_of(node))  # windows have hard borders
     shown.EndModify(was_modifying)
     told = {"window": list(display.window), "transparent below": display.threshold, "colors": display.table}
     passport = passport_of(node)
@@ -210,7 +234,9 @@ def add_legend(node: Node, title: str, view_ids: Sequence[str] = ()) -> Node:
     slicer = slicer_module()
     legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
     legend.SetTitleText(title)
-    legend.SetLabelFormat("%.2g")
+    shown = node.GetDisplayNode()
+    digits = digits_for((shown.GetWindowLevelMin(), shown.GetWindowLevelMax()))
+    legend.SetLabelFormat(f"%.{digits}g")
     legend.SetNumberOfLabels(3)
     legend.RemoveAllViewNodeIDs()
     for view_id in view_ids:

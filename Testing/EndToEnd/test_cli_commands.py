@@ -63,6 +63,10 @@ def test_doctor_names_what_works_and_fails_for_an_interpreter_that_is_not_there(
 def test_models_shows_a_verified_manifest() -> None:
     assert json_of("models", "lk_click")["kind"] == "click"
     assert "All files are there and unchanged." in lksegment("models", "lk_click").stdout
+    names = [entry["name"] for entry in json_of("models", "lk_click", "--maps")["entries"]]
+    assert names[0] == "LK attention (channel closest to the mask)" and "large kernels" in names
+    assert "large kernels" in lksegment("models", "lk_click", "--maps").stdout
+    assert lksegment("models", "--maps").returncode == 2
 
 
 def test_segment_writes_what_python_gives_and_refuses_a_click_model(tmp_path: Path) -> None:

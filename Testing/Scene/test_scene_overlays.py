@@ -7,7 +7,7 @@ import pytest
 from scene_support import MOVED, add_image, add_transform
 
 from LKSegmentLib.errors import InputError
-from LKSegmentLib.scene import overlays
+from LKSegmentLib.scene import map_nodes, overlays
 from LKSegmentLib.scene.volumes import grid_of, volume_of
 from LKSegmentLib.volumes import Volume
 
@@ -170,6 +170,9 @@ def test_windows_and_colours_fit_the_numbers():
     assert nearly.window == pytest.approx((0.0, 0.6))
     constant = overlays.display_for(np.full(10, 4.0))
     assert constant.window == (4.0, 5.0)
+    assert overlays.display_for(np.ones(10), {"range": [0.0, 1.0]}).window == (0.0, 1.0)
+    rare = overlays.display_for(np.where(np.arange(10000) == 7, 0.4, 0.1), {"range": [0.0, 1.0]})
+    assert rare.window == (0.1, 0.4), "what differs is seen"
     assert (
         overlays.display_for(np.array([np.nan, np.inf])).window[0] < overlays.display_for(np.array([np.nan])).window[1]
     )
@@ -201,3 +204,14 @@ def test_a_damaged_passport_reads_as_none(showing):
     showing.image.SetAttribute(overlays.PASSPORT, "{broken")
     assert overlays.passport_of(showing.image) == {}
     assert overlays.passport_of(showing.pet) == {}
+
+
+@pytest.mark.parametrize(
+    ("window", "digits"),
+    [((0.0, 1.0), 2), ((0.21, 0.8), 2), ((0.504, 0.50401), 6), ((-3.0, 3.0), 2), ((0.0, 0.0), 2), ((-1e-9, 1e-9), 2)],
+)
+def test_a_legend_tells_the_ends_of_its_window_apart(window, digits):
+    assert map_nodes.digits_for(window) == digits
+    low, high = window
+    if high > low:
+        assert len({f"{value:.{digits}g}" for value in (low, (low + high) / 2, high)}) == 3

@@ -17,7 +17,7 @@ from LKSegmentLib.cli.curves import HEIGHT, WIDTH, curve_svg
 from LKSegmentLib.cli.inspect_pictures import SIZE, MapPictures, plain_slices, png_bytes
 from LKSegmentLib.cli.inspect_report import Picture, Report, number_words
 from LKSegmentLib.inspection import Map, Table
-from LKSegmentLib.inspection.maps import SENTENCE
+from LKSegmentLib.inspection.maps import CASE, SENTENCE, WINDOW_VALUES
 from LKSegmentLib.scene.map_nodes import colors_of
 from LKSegmentLib.volumes import Volume
 
@@ -93,6 +93,29 @@ def test_long_values_and_long_tables_point_to_their_files() -> None:
     table = Table("long", ("x", "y"), rows, "x", ("y",))
     page = Page(Report("t", {}, [Picture(found, b"", "")], "views", tables=[(table, "long.csv")]).html())
     assert "all of it in the JSON file" in page.text and "50 rows more are in long.csv" in page.text
+
+
+def test_what_no_test_knows_is_not_said_to_be_untested_and_percentiles_are_words() -> None:
+    volume = oblique_volume((4, 4, 4))
+    case = {"least": 0.0, "low": 0.25, "high": 0.75, "most": 1.0}
+    gate = Picture(a_map(volume, kind="native gate", **{CASE: case}), b"", "")
+    text = Page(Report("t", {}, [gate], "views").html()).text
+    assert "lksegment evaluate maps" in text
+    assert "0 to 1; 2 % of the voxels are below 0.25, 99.8 % below 0.75" in text
+    for told in ({"kind": "gradient"}, {"kind": "difference"}, {WINDOW_VALUES: []}, {"space": "kernel"}):
+        text = Page(Report("t", {}, [Picture(a_map(volume, **told), b"", "")], "views").html()).text
+        assert "There is no test" in text and "evaluate maps" not in text, told
+
+
+def test_long_names_stay_inside_the_picture() -> None:
+    names = tuple(f"value {n} (logit per unit of the prepared image)" for n in range(8))
+    table = Table("t", ("x", *names), tuple((float(x), *(1.0,) * 8) for x in range(3)), "x", names)
+    root = ElementTree.fromstring(curve_svg(table) or "")
+    height = float((root.get("viewBox") or "").split()[3])
+    legend = [text for text in root.iter("text") if float(text.get("x", 0)) > WIDTH - 170 and text.text]
+    assert max(len(text.text or "") for text in legend) <= 20 and height > HEIGHT
+    assert max(float(text.get("y", 0)) for text in legend) < height
+    assert " ".join(text.text or "" for text in legend) == " ".join(names)
 
 
 def test_a_curve_is_where_its_numbers_are() -> None:

@@ -175,6 +175,10 @@ def test_unknown_maps_and_channels_are_refused_with_those_there_are() -> None:
     entries = exposed(tiny("lka_unet"))
     with pytest.raises(InputError, match=r"no map 'heat'.*LK attention, level 0 \(or one channel: #0 to #3\); LK"):
         choose(entries, ["heat"], "tiny")
+    with pytest.raises(InputError, match='"class activation, LABEL"'):
+        choose(entries, ["heat"], "tiny")
+    with pytest.raises(InputError, match=r"Names with these words: LK attention, level 1 \(or one channel[^;]*\)\.$"):
+        choose(entries, ["lk ATTENTION, level 1"], "tiny")
     with pytest.raises(InputError, match="#0 to #3; there is no channel 4"):
         choose(entries, ["LK attention, level 0 #4"], "tiny")
     with pytest.raises(InputError, match="at least one"):
