@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -181,9 +182,14 @@ class _PreparedScene:
             bundle.write_mrb(self.context, draft_of[targets.scene], self.pixels)
 
 
-def slug(name: str) -> str:
-    """A name as part of a file name."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+def slugs(names: Sequence[str]) -> list[str]:
+    """Names as parts of file names, each another: (10, 4, 4) and (-10, 4, 4) do not share a file."""
+    found: list[str] = []
+    for name in names:
+        plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unnamed"
+        numbered = (f"{plain}-{number}" for number in itertools.count(2))
+        found.append(next(one for one in itertools.chain((plain,), numbered) if one not in found))
+    return found
 
 
 def map_files(maps: Sequence[Map], first: Path) -> dict[Path, Volume | dict[str, Any]]:
@@ -191,8 +197,8 @@ def map_files(maps: Sequence[Map], first: Path) -> dict[Path, Volume | dict[str,
     stem = first.name[: -len(suffix_of(first))]
     files: dict[Path, Volume | dict[str, Any]] = {}
     passports = {}
-    for found in maps:
-        path = first.with_name(f"{stem}-{slug(found.name)}.nrrd")
+    for found, name in zip(maps, slugs([one.name for one in maps]), strict=True):
+        path = first.with_name(f"{stem}-{name}.nrrd")
         files[path] = found.volume
         passports[path.name] = found.passport
     files[first.with_name(f"{stem}-maps.json")] = passports

@@ -62,6 +62,8 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
     by_clicks = manifest.kind == "click"
     if by_clicks and not arguments.places:
         raise InputError("The maps of a click model depend on the clicks: give --point R,A,S.")
+    if by_clicks and arguments.label is not None:
+        raise InputError(f"The model {manifest.name!r} answers with one structure: leave --label out.")
     volume = read_volume(arguments.image, arguments.frame, as_channels=not by_clicks and arguments.frame is None)
     places = arguments.places or [tuple(float(value) for value in volume.grid.centre_ras)]
     package = packages.load(arguments.model)
@@ -139,10 +141,11 @@ def _data(image: str, places: int, by_clicks: bool, windows: list[ExaminedWindow
 
 
 def _write_curves(found: list[Faithfulness], folder: Path) -> list[Path]:
-    from LKSegmentLib.cli.click_files import slug
+    from LKSegmentLib.cli.click_files import slugs
 
     tables = [entry for faithfulness in found for entry in faithfulness.tables]
-    paths = [output_folder(folder, "curves") / f"{slug(entry.name)}.csv" for entry in tables]
+    names = slugs([entry.name for entry in tables])
+    paths = [output_folder(folder, "curves") / f"{name}.csv" for name in names]
     with whole_files(*paths) as drafts:
         for draft, entry in zip(drafts, tables, strict=True):
             draft.write_text(entry.as_csv(), encoding="utf-8")

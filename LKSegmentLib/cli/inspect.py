@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,10 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
         raise InputError("The maps of a click model depend on the clicks: give --point R,A,S.")
     if arguments.click_changes and not by_clicks:
         raise InputError(f"The model {manifest.name!r} takes no clicks: leave --click-changes out.")
+    if arguments.reach_around is not None and not arguments.reach:
+        raise InputError("--reach-around says over which voxels --reach is averaged: give --reach R,A,S too.")
+    if arguments.reach_around is not None and not 0 < arguments.reach_around < math.inf:
+        raise InputError(f"--reach-around is a distance above 0 mm, not {arguments.reach_around:g}.")
     volume = read_volume(arguments.image, arguments.frame, as_channels=not by_clicks and arguments.frame is None)
     points = clicked_points(arguments, volume.grid)
     result = folder / ("mask.nrrd" if by_clicks else "labels.nrrd")
@@ -111,23 +116,27 @@ def _inspected(
     from LKSegmentLib.engine.results import SegmentResult
     from LKSegmentLib.engine.service import Service
     from LKSegmentLib.inspection.by_segment import means_by_segment
+    from LKSegmentLib.inspection.listing import CHANGES, MEANS
     from LKSegmentLib.inspection.probe import has_place, values_at
     from LKSegmentLib.prompts import without_last
 
     service = Service()
     service.open_image(_IMAGE, volume.array, volume.ijk_to_ras)
     asked = (_IMAGE, arguments.model, arguments.device, points)
-    found = service.inspect(*asked, arguments.maps, progress, lambda: False, screen.say)
-    maps, tables, sentences = list(found.maps), list(found.tables), []
-    if isinstance(found.answer, SegmentResult):
-        labels, names = found.answer.labels, found.answer.names
+    if _reach_alone(arguments, service.exposed(arguments.model, progress)):
+        answer: Any = service.segment(_IMAGE, arguments.model, arguments.device, progress, lambda: False)
+        maps, tables = [], []
     else:
-        box = None if found.answer is None else found.answer.box
+        found = service.inspect(*asked, arguments.maps, progress, lambda: False, screen.say)
+        answer, maps, tables = found.answer, list(found.maps), list(found.tables)
+    sentences = []
+    if isinstance(answer, SegmentResult):
+        labels, names = answer.labels, answer.names
+    else:
+        box = None if answer is None else answer.box
         mask = np.zeros(volume.grid.shape, np.uint8) if box is None else box.full(volume.grid.shape).astype(np.uint8)
         labels, names = volume.with_array(mask), ["clicked structure"]
     if arguments.click_changes:
-        from LKSegmentLib.inspection.listing import CHANGES
-
         if CHANGES not in [numbers.name for numbers in tables]:
             tables += service.inspect(*asked, [CHANGES], progress, lambda: False).tables
         if without_last(points):
@@ -137,9 +146,19 @@ def _inspected(
         maps.append(reach.map)
         sentences.append(reach.sentence)
     tables += [values_at(maps, place) for place in arguments.probe or ()]
-    if labels.array.any() and any(has_place(shown) for shown in maps):
+    told = any(numbers.name == MEANS for numbers in tables)
+    if labels.array.any() and any(has_place(shown) for shown in maps) and not told:
         tables.append(means_by_segment(maps, labels, _present(labels, names)))
-    return Inspected(arguments.image, arguments.model, volume, labels, names, points, maps, tables, sentences)
+    answered = answer is not None
+    return Inspected(
+        arguments.image, arguments.model, volume, labels, names, points, maps, tables, sentences, answered
+    )
+
+
+def _reach_alone(arguments: argparse.Namespace, shown: dict[str, Any]) -> bool:
+    """Whether the reach is all that can be shown of what was asked: no map by name, and a network that has none."""
+    nothing_recorded = all(entry["group"] != "recorded" for entry in shown["entries"])
+    return bool(arguments.reach) and arguments.maps is None and shown["kind"] == "volume" and nothing_recorded
 
 
 def _present(labels: Volume, names: list[str]) -> dict[int, str]:

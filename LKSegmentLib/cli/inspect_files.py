@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from LKSegmentLib.cli.click_files import map_files, slug, write_map_file
+from LKSegmentLib.cli.click_files import map_files, slugs, write_map_file
 from LKSegmentLib.cli.inspect_report import Picture, Report
 from LKSegmentLib.cli.outputs import suffix_of, whole_files
 from LKSegmentLib.cli.screen import Screen
 from LKSegmentLib.engine.results import Map, Table
+from LKSegmentLib.inspection.maps import WINDOW_VALUES
 from LKSegmentLib.packages import faithfulness_of, read_manifest
 from LKSegmentLib.packages.store import locate
 from LKSegmentLib.prompts import Point
@@ -20,10 +22,17 @@ from LKSegmentLib.volumes import Volume, write_volume
 
 REPORT = "report.html"
 
+Content = TypeVar("Content")
+
+_NOT_ASKED = "not computed: only what the weights alone tell was asked for"
+
 
 @dataclass(frozen=True)
 class Inspected:
-    """An inspection: of which image by which model, the answer (0 for background), and what was shown."""
+    """An inspection: of which image by which model, the answer (0 for background), and what was shown.
+
+    `answered` False: only what the weights alone tell was asked for; the labels are empty and mean nothing.
+    """
 
     image: str
     model: str
@@ -34,6 +43,7 @@ class Inspected:
     maps: Sequence[Map]
     tables: Sequence[Table]
     sentences: Sequence[str]
+    answered: bool = True
 
     @property
     def centre_ras(self) -> list[float]:
@@ -54,19 +64,20 @@ def write_inspection(
     progress: Callable[[str, float], None],
 ) -> list[Path]:
     """Write all of it beside `result`, the label volume; all or, on an error, nothing. Returns the paths."""
-    stem = result.name[: -len(suffix_of(result))]
     maps = map_files(found.maps, result)
-    tables = {result.with_name(f"{stem}-{slug(table.name)}.csv"): table for table in found.tables}
+    tables = _beside(result, ".csv", [(table.name, table) for table in found.tables])
     pictures: dict[Path, Picture] = {}
     kind = ""
     if report:
         drawn, kind = _pictures(found, screen, progress)
-        pictures = {result.with_name(f"{stem}-{slug(one.map.name)}.png"): one for one in drawn}
+        pictures = _beside(result, ".png", [(one.map.name, one) for one in drawn])
     page = [result.with_name(REPORT)] if report else []
-    every = [result, *maps, *tables, *pictures, *page]
+    answer = [result] if found.answered else []
+    every = [*answer, *maps, *tables, *pictures, *page]
     with whole_files(*every) as drafts:
         draft_of = dict(zip(every, drafts, strict=True))
-        write_volume(found.labels, draft_of[result])
+        for path in answer:
+            write_volume(found.labels, draft_of[path])
         for path, content in maps.items():
             write_map_file(content, draft_of[path])
         for path, table in tables.items():
@@ -75,10 +86,18 @@ def write_inspection(
             draft_of[path].write_bytes(picture.png)
         for path in page:
             named = [(table, place.name) for place, table in tables.items()]
-            others = [place.name for place in (result, *maps)]
+            others = [place.name for place in (*answer, *maps)]
             text = _report(found, list(pictures.values()), kind, named, others).html()
             draft_of[path].write_text(text, encoding="utf-8")
     return every
+
+
+def _beside(result: Path, suffix: str, named: Sequence[tuple[str, Content]]) -> dict[Path, Content]:
+    """Path to content, by names that no two of them share."""
+    stem = result.name[: -len(suffix_of(result))]
+    contents = [content for _, content in named]
+    paths = [result.with_name(f"{stem}-{name}{suffix}") for name in slugs([name for name, _ in named])]
+    return dict(zip(paths, contents, strict=True))
 
 
 def _pictures(
@@ -102,12 +121,16 @@ def _pictures(
 
 
 def _shown_as(found: Map) -> str:
-    from LKSegmentLib.scene.map_nodes import display_for
+    from LKSegmentLib.scene.map_nodes import digits_for, display_for
 
     display = display_for(found.volume.array, found.passport)
     low, high = display.window
-    below = "" if display.threshold is None else f"; below {display.threshold:.3g} it is transparent"
-    return f"Colours run from {low:.3g} to {high:.3g}{below}."
+    digits = digits_for(display.window, 3)
+    below = "" if display.threshold is None else f"; below {display.threshold:.{digits}g} it is transparent"
+    hard = " Each window has one number, with hard borders." if WINDOW_VALUES in found.passport else ""
+    least, most = found.volume.array.min(), found.volume.array.max()
+    same = f" The map is {least:.{digits}g} everywhere." if least == most else ""
+    return f"Colours run from {low:.{digits}g} to {high:.{digits}g}{below}.{hard}{same}"
 
 
 def _report(
@@ -129,7 +152,7 @@ def _report(
         "network": manifest.network,
         "weights": f"SHA-256 {manifest.files['weights.safetensors'].sha256[:16]}…; {manifest.licence}",
         "trained on": manifest.trained_on or "the package does not say",
-        "answer": ", ".join(segments) or "nothing was found",
+        "answer": ", ".join(segments) or "nothing was found" if found.answered else _NOT_ASKED,
     }
     if found.points:
         clicks = [f"{'+' if p.positive else '-'} ({', '.join(f'{v:.1f}' for v in p.ras)})" for p in found.points]

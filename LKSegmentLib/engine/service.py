@@ -157,7 +157,9 @@ class Service:
         if layers is not None and of_weights(package, layers):
             spacing = package.manifest.spacing or volume.grid.spacing
             pictures, numbers = network_tables_and_maps(package.network(), spacing, of_weights(package, layers))
-            maps, tables = [*maps, *pictures], [*tables, *numbers]
+            about = {"model": package.manifest.name, "network": package.manifest.network}
+            maps += [replace(one, passport={**about, **one.passport}) for one in pictures]
+            tables += [replace(one, passport={**about, **one.passport}) for one in numbers]
         return InspectResult(answer, _measured(maps), tables)
 
     def reach(

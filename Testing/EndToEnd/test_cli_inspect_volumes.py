@@ -69,6 +69,29 @@ def test_the_command_writes_labels_maps_passports_and_reach(package: Path, tmp_p
     assert {Path(path).name for path in told["files"]} == written_files and len(written_files) == 1 + 3 + 1 + 2 + 3 + 1
 
 
+def test_places_left_and_right_have_a_file_each_and_no_answer_is_made_up(package: Path, tmp_path: Path) -> None:
+    matrix = np.diag([2.0, 2.0, 2.0, 1.0])
+    matrix[:3, 3] = -15.0
+    volume = lk.Volume(np.zeros((16, 16, 16), np.float32), matrix)
+    lk.write_volume(volume, tmp_path / "image.nrrd")
+    words = ("inspect", tmp_path / "image.nrrd", "--model", package, "--device", "cpu", "--no-report")
+    places = ("--probe", "10,4,4", "--probe", "-10,4,4")
+    told = json_of(*words, "--maps", NAME, "--maps", "means by segment", *places, "-o", tmp_path / "both")
+    assert sorted(table["name"] for table in told["tables"])[-2:] == [
+        "values at RAS (-10, 4, 4) mm", "values at RAS (10, 4, 4) mm",
+    ]  # fmt: skip
+    assert len(list((tmp_path / "both").glob("labels-values-at-*.csv"))) == 2
+    assert [table["name"] for table in told["tables"]].count("means by segment") == 1
+    # Of the weights alone there is no answer: no empty label volume, and no word of nothing having been found.
+    kernel = "mean |weight|, near 5³ kernel, encoder 1/2 block 0"
+    told = json_of(*words[:-1], "--maps", "large kernels", "--maps", kernel, "-o", tmp_path / "weights")
+    for shown in (*told["maps"], *told["tables"]):
+        assert (shown["passport"]["model"], shown["passport"]["network"]) == ("tiny", "dnet")
+    assert not (tmp_path / "weights" / "labels.nrrd").exists()
+    page = (tmp_path / "weights" / "report.html").read_text(encoding="utf-8")
+    assert "not computed" in page and "nothing was found" not in page
+
+
 def test_bad_names_places_and_points_are_refused_in_a_sentence(package: Path, tmp_path: Path) -> None:
     volume = oblique_volume((20, 24, 22))
     lk.write_volume(volume, tmp_path / "image.nrrd")
@@ -78,6 +101,12 @@ def test_bad_names_places_and_points_are_refused_in_a_sentence(package: Path, tm
     assert "--click-changes" in sentence_of(lksegment(*words, "--model", package, "--click-changes"), 2)
     assert "outside the volume" in sentence_of(lksegment(*words, "--model", package, "--probe", "-500,0,0"), 2)
     assert "outside the volume" in sentence_of(lksegment(*words, "--model", package, "--reach", "-500,0,0"), 2)
+    place = ",".join(f"{value:.3f}" for value in volume.grid.centre_ras)
+    volumes = (*words, "--model", package)
+    assert "give --reach" in sentence_of(lksegment(*volumes, "--reach-around", "5"), 2)
+    for distance in ("0", "-1", "nan", "inf"):
+        around = (*volumes, "--reach", place, f"--reach-around={distance}")
+        assert "above 0 mm" in sentence_of(lksegment(*around), 2)
     assert not (tmp_path / "maps").exists()
     with pytest.raises(InputError, match="takes no clicks"):
         lk.inspect(volume, model=package, points=[((0, 0, 0), True)])
