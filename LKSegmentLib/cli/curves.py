@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import textwrap
+import re
 from collections.abc import Sequence
 from html import escape
 
@@ -13,6 +13,7 @@ WIDTH, HEIGHT = 560, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 170, 12, 46
 # Okabe and Ito's colours, which people with every kind of colour vision can tell apart.
 _COLORS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+_DASHES = ("", "6 4", "2 3", "10 3 2 3")  # for the first six lines, the next six, …
 _TICKS = 5
 _LEGEND = 20  # characters of a line of the legend, of which the picture has room for so many
 _LINE = 15
@@ -31,7 +32,7 @@ def curve_svg(table: Table) -> str | None:
     x_axis = _Axis(places[0], places[-1], _LEFT, WIDTH - _RIGHT, counted)
     low, high = min(y for _, y in every), max(y for _, y in every)
     y_axis = _Axis(min(low, 0.0) if low < 0.35 * high else low, high, HEIGHT - _BOTTOM, _TOP)
-    legend = [textwrap.wrap(name, _LEGEND) for name in lines]
+    legend = [_wrapped(name) for name in lines]
     height = max(HEIGHT, _TOP + 12 + sum(_LINE * len(words) + 3 for words in legend))
     parts = [
         f'<svg class="curve" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(table.name, True)}">',
@@ -41,7 +42,8 @@ def curve_svg(table: Table) -> str | None:
     y = _TOP + 12
     for number, points in enumerate(lines.values()):
         color = _COLORS[number % len(_COLORS)]
-        dashes = ' stroke-dasharray="6 4"' if number >= len(_COLORS) else ""
+        pattern = _DASHES[number // len(_COLORS) % len(_DASHES)]
+        dashes = f' stroke-dasharray="{pattern}"' if pattern else ""
         path = " ".join(f"{x_axis.place(x):.1f},{y_axis.place(y):.1f}" for x, y in points)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"{dashes}/>')
         parts += [f'<circle cx="{x_axis.place(along):.1f}" cy="{y_axis.place(up):.1f}" r="2.5" fill="{color}"/>'
@@ -92,6 +94,16 @@ def _grid(x_axis: _Axis, y_axis: _Axis) -> list[str]:
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}"/>')
         parts.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{value:g}</text>')
     return parts
+
+
+def _wrapped(name: str) -> list[str]:
+    """A name in lines of the legend, broken after spaces, points and commas."""
+    lines = [""]
+    for part in re.split(r"(?<=[ .,])", name):
+        if lines[-1] and len(lines[-1]) + len(part.rstrip()) > _LEGEND:
+            lines.append("")
+        lines[-1] += part
+    return [line.rstrip() for line in lines]
 
 
 def _points(table: Table, name: str) -> list[tuple[float, float]]:

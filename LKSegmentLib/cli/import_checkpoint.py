@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from typing import Any
 
 from LKSegmentLib.cli.arguments import triple
@@ -69,6 +70,9 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
     for warning in imported.warnings:
         screen.note(f"Note: {warning}")
     screen.say(f"\nThe model package is {imported.folder}; it was read back and every number compared.")
+    model = manifest.name if arguments.out is None else imported.folder
+    verb = "click IMAGE --point R,A,S" if manifest.kind == "click" else "segment IMAGE"
+    screen.say(f"Next: lksegment {verb} --model {shlex.quote(str(model))} -o labels.seg.nrrd")
     return {
         "package": imported.folder,
         "network": manifest.network,

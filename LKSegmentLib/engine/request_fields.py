@@ -19,9 +19,16 @@ _WORDS = {
 
 
 def model_name(name: str) -> str:
-    """Paths become absolute, as the worker lives in another folder; names stay as they are."""
+    """Paths become absolute, as the worker lives in another folder; names stay as they are.
+
+    A bare name is a path where no installed model is called so and a folder here is, as `packages.store.locate` has it.
+    """
     separators = [os.sep, *([os.altsep] if os.altsep else [])]
     is_path = any(s in name for s in separators) or name.lower().endswith(".zip")
+    if not is_path and os.path.isdir(name):
+        from LKSegmentLib.packages import catalogue
+
+        is_path = all(entry.name != name for entry in catalogue())
     return os.path.abspath(os.path.expanduser(name)) if is_path else name
 
 

@@ -86,6 +86,14 @@ def test_paths_of_models_become_absolute_and_names_stay():
     assert model_name("mine.zip") == os.path.abspath("mine.zip")
 
 
+def test_a_folder_here_is_meant_where_no_installed_model_has_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "lk_click").mkdir()
+    assert model_name("mine") == str(tmp_path / "mine")
+    assert model_name("lk_click") == "lk_click"
+
+
 class OutOfMemoryError(RuntimeError):
     pass
 
