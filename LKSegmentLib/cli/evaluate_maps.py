@@ -75,6 +75,7 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
         found = measure(windows, names, progress=progress)
     data = _data(arguments.image, len(places), by_clicks, windows)
     screen.say(table(_rows(found), _HEADER))
+    screen.say("Scores by probability / by Dice: the higher, the more the answer hangs on voxels that come first.\n")
     for entry in found:
         screen.say(f"{entry.map}: {entry.sentence}")
     files = _write_curves(found, folder) if folder is not None else []
