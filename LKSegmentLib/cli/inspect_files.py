@@ -15,6 +15,7 @@ from LKSegmentLib.cli.outputs import suffix_of, whole_files
 from LKSegmentLib.cli.screen import Screen
 from LKSegmentLib.engine.results import Map, Table
 from LKSegmentLib.inspection.maps import WINDOW_VALUES
+from LKSegmentLib.inspection.probe import has_place
 from LKSegmentLib.packages import faithfulness_of, read_manifest
 from LKSegmentLib.packages.store import locate
 from LKSegmentLib.prompts import Point
@@ -126,7 +127,8 @@ def _shown_as(found: Map) -> str:
     display = display_for(found.volume.array, found.passport)
     low, high = display.window
     digits = digits_for(display.window, 3)
-    below = "" if display.threshold is None else f"; below {display.threshold:.{digits}g} it is transparent"
+    clear = display.threshold if has_place(found) else None
+    below = "" if clear is None else f"; below {clear:.{digits}g} it is transparent"
     hard = " Each window has one number, with hard borders." if WINDOW_VALUES in found.passport else ""
     least, most = found.volume.array.min(), found.volume.array.max()
     same = f" The map is {least:.{digits}g} everywhere." if least == most else ""

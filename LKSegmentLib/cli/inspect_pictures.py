@@ -133,14 +133,14 @@ def plain_slices(image: Volume | None, labels: Volume | None, found: Map, centre
     """Axial, coronal and sagittal slices through a place: the map's voxels over the image, unsmoothed.
 
     Colours and transparency are those of Slicer's views; slices run along the image's own axes closest to R, A, S.
-    Without an image the map is drawn by itself.
+    Without an image the map is drawn by itself, all of it.
     """
     from LKSegmentLib.scene.layout import display_window
     from LKSegmentLib.scene.map_nodes import colors_of, display_for
     from LKSegmentLib.volumes import canonical_axes
 
     shown = display_for(found.volume.array, found.passport)
-    threshold = -np.inf if shown.threshold is None else shown.threshold
+    threshold = -np.inf if shown.threshold is None or image is None else shown.threshold
     colors = colors_of(shown.table)
     order = canonical_axes(found.volume.grid if image is None else image.grid)
     below = None if image is None else order.apply(image)

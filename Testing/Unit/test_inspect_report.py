@@ -221,3 +221,12 @@ def test_slicers_views_show_image_outline_and_map() -> None:
     assert plain.shape == (SIZE[1], 3 * SIZE[0] + 8, 3)
     spread = plain.astype(int).max(-1) - plain.astype(int).min(-1)
     assert (spread > 60).mean() > 0.1, "the map is in colour over the grey image"
+
+
+def test_a_kernel_by_itself_is_drawn_whole() -> None:
+    volume = Volume(np.zeros((5, 5, 5), np.float32), np.eye(4))
+    kernel = a_map(volume, space="kernel")
+    lowest = plain_slices(None, None, kernel, (2.0, 2.0, 2.0))
+    view = lowest[:, : SIZE[0]]
+    inside = view[view.any(axis=2)]
+    assert len(inside) == SIZE[1] * SIZE[1], "a square of five by five taps as high as the view, none of it left out"
