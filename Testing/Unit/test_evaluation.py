@@ -15,6 +15,7 @@ from LKSegmentLib.errors import InputError
 from LKSegmentLib.evaluation import click_report
 from LKSegmentLib.evaluation import click_statistics as statistics
 from LKSegmentLib.evaluation.baselines import random_walker, random_walker_fine, region_growing
+from LKSegmentLib.evaluation.channel_worth import best_threshold_dice
 from LKSegmentLib.evaluation.click_scores import Baseline, ClickScore, Curve, lead, own_clicks, score
 from LKSegmentLib.evaluation.metrics import SurfaceDice, dice, hausdorff95
 from LKSegmentLib.evaluation.structure_kinds import kind_of
@@ -315,3 +316,12 @@ def test_scores_are_stored_beside_the_weights_they_were_measured_with(tmp_path) 
     assert after.files == before.files and after.options == before.options
     with pytest.raises(InputError):
         packages.store_scores(tmp_path / "nowhere", [])
+
+
+def test_the_best_threshold_of_a_channel_is_found_and_does_not_part_equal_values() -> None:
+    target = np.zeros((4, 4, 4), bool)
+    target[:2] = True
+    values = np.where(target, 0.7, 0.2).astype(np.float32)
+    assert best_threshold_dice(values, target) == 1.0
+    assert best_threshold_dice(-values, target) == pytest.approx(2 * 32 / (64 + 32)), "all is the best that is left"
+    assert best_threshold_dice(np.zeros_like(values), target) == pytest.approx(2 * 32 / (64 + 32))

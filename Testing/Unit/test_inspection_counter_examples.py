@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
 
 torch = pytest.importorskip("torch")
 
@@ -30,7 +30,7 @@ from LKSegmentLib.packages.store import load  # noqa: E402
 from LKSegmentLib.prompts import Point  # noqa: E402
 from LKSegmentLib.volumes import Volume  # noqa: E402
 
-PAGE = REPOSITORY / "docs" / "inspection.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "inspection.md"
 ROW = re.compile(r"^ *\| (?P<name>[^|]+) \| (?P<value>-?\d[\d.]*) \|$", re.MULTILINE)
 
 
