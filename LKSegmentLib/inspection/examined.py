@@ -29,6 +29,7 @@ from LKSegmentLib.prompts import Point, PromptChannels
 from LKSegmentLib.volumes import Grid, Volume, canonical_axes
 
 from .by_network import exposed
+from .class_gradients import is_gradient
 from .click_maps import EXPOSED
 from .exposed import choose
 from .maps import SENTENCE, Map, reduced_grid
@@ -239,8 +240,12 @@ class VolumeWindow(ExaminedWindow):
         return Answer(probability, (logits.argmax(0) == self._value).cpu().numpy())
 
     def reading(self, name: str) -> Reading:
+        if is_gradient(name):
+            raise InputError(f"{name!r} is gradient-based; only maps recorded while the model runs can be tested.")
         chosen = choose(exposed(self.network), [name], self.manifest.name)[0]
         entry = chosen.exposed
+        if entry.is_table:
+            raise InputError(f"{name!r} is a table: it puts no voxel before another and cannot be tested.")
         if entry.extent != "voxels":
             raise InputError(
                 f"{name!r} is one number for a whole window: it puts no voxel before another and cannot be tested."

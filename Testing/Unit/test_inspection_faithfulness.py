@@ -246,6 +246,11 @@ def test_a_volume_window_shows_the_map_that_inspection_shows() -> None:
     assert window.label == "organ"
     with pytest.raises(InputError, match="one number for a whole window"):
         window.maps(["skip share, decoder 1/1"])
+    with pytest.raises(InputError, match="is gradient-based; only maps recorded"):
+        window.maps(["class activation, organ"])
+    attention = VolumeWindow(volume, FakePackage("lka_unet", tiny("lka_unet")), device="cpu", label=1)
+    with pytest.raises(InputError, match="is a table"):
+        attention.maps(["LK attention by label, level 2"])
     with pytest.raises(InputError, match="no label 7"):
         VolumeWindow(volume, package, device="cpu", label=7)
     with pytest.raises(InputError, match="outside the volume"):
