@@ -331,6 +331,7 @@ class InspectionSession:
     def remove_recorded(self) -> str:
         """Remove the maps and tables of the input volume. The user's own volumes, segments and points stay."""
         overlays.hide(self.context)
+        self._arriving = []
         image = self.state.input_volume
         maps = map_nodes.maps_of(self.context, image)
         for node in maps:

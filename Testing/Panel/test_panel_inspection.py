@@ -9,6 +9,9 @@ import slicer
 from panel_support import BESIDE, INSIDE, Panel
 from why_support import layers, recorded, tick, ticks, with_volume_model
 
+from LKSegmentLib.engine.results import InspectResult
+from LKSegmentLib.scene import map_nodes
+
 # What a model shows -------------------------------------------------------------------------------------------
 
 
@@ -147,6 +150,21 @@ def test_recording_again_replaces_and_removing_leaves_nothing(panel: Panel, red:
     assert everything() == before and layers(red) == mine
     assert panel.status == "Removed maps: 1, tables: 1."
     assert not panel.ui.removeMapsButton.isEnabled()
+
+
+def test_what_is_still_arriving_does_not_come_once_all_was_removed(panel: Panel) -> None:
+    with_volume_model(panel)
+    panel.ui.whyCollapsibleButton.setCollapsed(False)
+    panel.settle()
+    tick(panel, 2)
+    panel.record()
+    inspection = panel.session.inspection
+    found = map_nodes.map_of(inspection.maps()[0])
+    inspection.take(InspectResult(None, [found]), panel.session.state.input_volume)
+    assert inspection.is_arriving
+    panel.host.press(panel.ui.removeMapsButton)
+    panel.settle()
+    assert not inspection.is_arriving and not inspection.maps()
 
 
 # Two at a time ------------------------------------------------------------------------------------------------
