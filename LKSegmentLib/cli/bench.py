@@ -24,13 +24,13 @@ _PARTS = ("operators", "clicks", "segmentation", "large")
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "part", nargs="?", choices=bench_speed.PARTS,
-        help="measure networks or operators against plain torch, or inspection (recording and reach) against plain "
-        "runs, in the same run, instead of this machine's limits",
+        help="instead of the project's limits measure networks or operators against plain torch, or inspection "
+        "(recording and reach, all networks in full width: many minutes) against plain runs",
     )
     add_device(parser)
     parser.add_argument(
         "--only", choices=_PARTS, action="append",
-        help="measure this part only; may be repeated (default: all but 'large', a CT of 512 x 512 x 300)",
+        help="of the limits this part only; may be repeated (default: all but 'large', a CT of 512 x 512 x 300)",
     )  # fmt: skip
     parser.add_argument("--repeats", type=int, default=3, help="of each measurement (default: 3)")
     parser.add_argument("--markdown", metavar="FILE.md", help="write the table there")
@@ -40,6 +40,8 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
     if arguments.repeats < 1:
         raise InputError(f"At least one repeat is needed, not {arguments.repeats}.")
     if arguments.part is not None:
+        if arguments.only:
+            raise InputError(f"--only chooses among the limits: leave it out of bench {arguments.part}.")
         return bench_speed.run(arguments, screen)
 
     from LKSegmentLib.cli import measurements

@@ -20,7 +20,8 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
     from LKSegmentLib.inference.devices import resolve_device
 
     target = output_file(arguments.markdown, (".md",), "table") if arguments.markdown else None
-    device = str(resolve_device(arguments.device))
+    chosen = "cpu" if arguments.part != "operators" and arguments.device == "auto" else arguments.device
+    device = str(resolve_device(chosen))
     rows: list[dict[str, Any]] = []
     with screen.progress("Measuring") as progress:
         if arguments.part != "operators" and device != "cpu":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from argparse import Namespace
 from typing import Any
 
 import pytest
@@ -11,9 +12,12 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from LKSegmentLib import networks
-from LKSegmentLib.errors import RunError
+from LKSegmentLib.cli import bench_speed
+from LKSegmentLib.cli.screen import Screen
+from LKSegmentLib.errors import InputError, RunError
 from LKSegmentLib.evaluation import speed, speed_report
 from LKSegmentLib.evaluation.plain_path import plain_path
+from LKSegmentLib.inference import devices
 
 NETWORKS = [
     ("dnet", {"feature_sizes": (4, 6, 8), "depths": (1, 1, 1), "layer_scale": 0.5}),
@@ -80,3 +84,14 @@ def test_memory_of_a_block_is_seen() -> None:
 def test_a_measurement_that_fails_says_why() -> None:
     with pytest.raises(RunError, match="no network called"):
         speed.measure_network(speed.NetworkCase("none", "no_such_network", {}), repeats=1)
+
+
+def test_where_there_is_a_gpu_networks_are_measured_on_the_cpu_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(devices, "resolve_device", lambda name: asked.append(name) or "cuda" * (name == "auto") or name)
+    monkeypatch.setattr(speed, "NETWORK_CASES", ())
+    arguments = Namespace(markdown=None, device="auto", part="networks", repeats=1)
+    assert bench_speed.run(arguments, Screen(as_json=True))["machine"]["device"] == "cpu" and asked == ["cpu"]
+    arguments.device = "cuda"
+    with pytest.raises(InputError, match="on the CPU"):
+        bench_speed.run(arguments, Screen(as_json=True))
