@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import tempfile
+import struct
+import zlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,14 +88,17 @@ def slicer_views_problem() -> str | None:
 
 
 def png_bytes(pixels: Pixels) -> bytes:
-    """A picture (height, width, 3) as a PNG file. Raises OSError where no temporary file can be written."""
-    import SimpleITK
+    """A picture (height, width, 3) as a PNG file, made in memory: a stopped command leaves no file behind."""
 
-    with tempfile.TemporaryDirectory(prefix="lksegment-") as folder:
-        path = Path(folder) / "picture.png"
-        image = SimpleITK.GetImageFromArray(np.ascontiguousarray(pixels), isVector=True)
-        SimpleITK.WriteImage(image, str(path), useCompression=True, compressionLevel=9)
-        return path.read_bytes()
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width = pixels.shape[:2]
+    rows = np.full((height, 1 + 3 * width), 2, np.uint8)  # 2: of each row the difference from the one above it
+    rows[:, 1:] = np.diff(pixels.reshape(height, -1), axis=0, prepend=np.zeros((1, 3 * width), np.uint8))
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits of red, green and blue
+    body = chunk(b"IDAT", zlib.compress(rows.tobytes(), 9))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body + chunk(b"IEND", b"")
 
 
 class _SlicerScene:
