@@ -115,3 +115,7 @@ def _show_warning(
     """Warnings meant for the person are plain sentences; those of libraries are for developers only."""
     if category.__module__.startswith("LKSegmentLib"):
         print(f"Note: {message}", file=file or sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    console()
