@@ -129,7 +129,7 @@ def _nearness(speed: Array, starts: list[Voxel]) -> Array:
     march = sitk.FastMarchingImageFilter()
     march.SetTrialPoints([(i, j, k) for k, j, i in starts])
     march.SetStoppingValue(_LATEST)
-    arrival = sitk.GetArrayViewFromImage(march.Execute(sitk.GetImageFromArray(speed)))
+    arrival = sitk.GetArrayFromImage(march.Execute(sitk.GetImageFromArray(speed)))
     nearness: Array = (1 / (1 + np.minimum(arrival, _LATEST) / _HALF_NEAR)).astype(np.float32)
     return nearness
 

@@ -283,7 +283,7 @@ def test_another_version_is_refused_with_a_sentence(client, volume, monkeypatch)
 
 def test_another_protocol_is_refused_with_a_sentence(client, volume, monkeypatch):
     monkeypatch.setattr(launching.protocol, "PROTOCOL_VERSION", 99)
-    with pytest.raises(RunError, match=r"\(protocol 99\), the worker is LKSegment .* \(protocol 1\)"):
+    with pytest.raises(RunError, match=r"\(protocol 99\), the worker is LKSegment .* \(protocol 2\)"):
         client.wait(client.segment(client.open_image(volume), "plain"), PATIENCE)
 
 
