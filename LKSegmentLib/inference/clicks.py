@@ -302,7 +302,7 @@ class ClickModelSession:
         for click in clicks[len(done) :]:
             channels.add_click(window.position_of(self._voxel(click)), click.positive)
         self._channels = {window: (clicks, channels)}
-        previous = np.zeros(channels.array.shape[1:], np.bool_)
+        previous = np.zeros((window.edge,) * 3, np.bool_)
         if before is not None and before.mask.array.size:
             whole = before.mask.full(self._grid.shape)
             previous = window.sample(whole.view(np.uint8)) > 0.5

@@ -57,10 +57,12 @@ class PromptChannels:
         self._array: Array = np.zeros((len(CHANNELS), *image.shape), np.float32)
         self._array[0] = normalised
         self._smoothed = ndimage.gaussian_filter(normalised, _SMOOTHING, mode="nearest")
-        self._steepness = ndimage.gaussian_gradient_magnitude(normalised, _SMOOTHING, mode="nearest")
         self._axes = [np.arange(edge, dtype=np.float32) for edge in image.shape]
         self._has_reference = False
-        self._speed: Array = np.full((2, *image.shape), _SLOWEST, np.float32)
+        self._wants_nearness = any(9 + sign in self._wanted for sign in (0, 1))
+        if self._wants_nearness:
+            self._steepness = ndimage.gaussian_gradient_magnitude(normalised, _SMOOTHING, mode="nearest")
+            self._speed: Array = np.full((2, *image.shape), _SLOWEST, np.float32)
         self._starts: tuple[list[Voxel], list[Voxel]] = ([], [])
         self._is_late = [False, False]  # whether clicks came since nearness was measured
 
@@ -98,16 +100,21 @@ class PromptChannels:
         np.maximum(self._array[5 + sign], alike, out=self._array[5 + sign])
         alike_in_noise = np.exp(np.square(difference / np.float32(2 * noise)) * np.float32(-0.5))
         np.maximum(self._array[7 + sign], alike_in_noise, out=self._array[7 + sign])
+        if self._wants_nearness:
+            self._start_front(position, sign, alike_in_noise)
+        if not self._has_reference:
+            ranks = np.linspace(-1, 1, 65)
+            self._array[1] = np.interp(self._array[0], quantiles, ranks) - np.interp(value, quantiles, ranks)
+            self._has_reference = True
+
+    def _start_front(self, position: tuple[float, float, float], sign: int, alike_in_noise: Array) -> None:
+        """A front starts at the click too, fast through tissue like it and slow across edges."""
         nearby = max(float(np.median(self._steepness[self._cube(position, _NEIGHBOURHOOD + 1)])), _LEAST_NOISE)
         smooth = 1 / (1 + np.square(self._steepness * np.float32(0.5 / nearby)))
         np.maximum(self._speed[sign], alike_in_noise * smooth + np.float32(_SLOWEST), out=self._speed[sign])
         k, j, i = (int(np.clip(round(c), 0, n - 1)) for c, n in zip(position, self._smoothed.shape, strict=True))
         self._starts[sign].append((k, j, i))
         self._is_late[sign] = True
-        if not self._has_reference:
-            ranks = np.linspace(-1, 1, 65)
-            self._array[1] = np.interp(self._array[0], quantiles, ranks) - np.interp(value, quantiles, ranks)
-            self._has_reference = True
 
     def set_previous_mask(self, mask: NDArray[np.generic]) -> None:
         """``(k, j, i)``: the mask that the clicks so far gave, 0…1."""
