@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from LKSegmentLib.engine.failures import plain_errors
-from LKSegmentLib.engine.results import Map, SegmentResult, Table
+from LKSegmentLib.engine.results import Map, SegmentResult
 from LKSegmentLib.engine.service import Service
 from LKSegmentLib.errors import InputError
+from LKSegmentLib.inspection import Inspection
 from LKSegmentLib.packages import load, read_manifest
 from LKSegmentLib.packages.store import locate
 from LKSegmentLib.prompts import Point, strokes, without_last
@@ -188,22 +188,6 @@ def inspect(
     """
     found = examine(volume, model, layers, points, device, progress, cancelled, announce)
     return found.labels, found.maps
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """What a model answered and showed.
-
-    Attributes:
-        labels: the mask (uint8) or the labels (uint16) as a Volume on the input's grid; 0 everywhere where only what
-            the weights alone tell was asked for.
-        maps: `.name`, `.volume` (raw values on the map's own grid), `.passport`.
-        tables: what has no place in the image: `.name`, `.columns`, `.rows`, `.passport`.
-    """
-
-    labels: Volume
-    maps: list[Map]
-    tables: list[Table]
 
 
 def examine(

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from LKSegmentLib.volumes import Grid, Volume
 
+from .tables import Table
+
 SENTENCE = "Shows where the gate was open; it does not prove cause."
 CASE = "values in this case"
 """Where a passport keeps `case_percentiles`."""
@@ -24,6 +26,22 @@ class Map:
     name: str
     volume: Volume
     passport: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a model answered and showed.
+
+    Attributes:
+        labels: the mask of a click model (uint8) or the labels (uint16), on the volume's grid, the same as without
+            inspecting; 0 everywhere where only what the weights alone tell was asked for.
+        maps: what has a place, float32 in raw units on grids of their own.
+        tables: what has none: numbers of slices, of channels, of windows, of clicks.
+    """
+
+    labels: Volume
+    maps: list[Map]
+    tables: list[Table]
 
 
 def case_percentiles(values: NDArray[Any], percentiles: tuple[float, float] = (2.0, 99.8)) -> dict[str, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 
@@ -16,30 +15,14 @@ from LKSegmentLib.volumes import Volume
 from .class_gradients import gradient_maps
 from .exposed import Chosen
 from .map_storage import in_memory, on_disk
-from .maps import Map
+from .maps import Inspection, Map
 from .planning import InspectionPlan, plan_inspection
 from .recording import MapRecorder
 from .stitched_maps import maps_of
 from .stitching import WindowMap
-from .tables import Table
 from .window_numbers import window_tables
 
 Announce = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """What an inspection of a volume gave.
-
-    Attributes:
-        labels: uint16, on the volume's grid; the same as without inspecting.
-        maps: what has a place, float32 in raw units on grids of their own over the whole volume.
-        tables: what has none: numbers of slices, of channels, and of windows.
-    """
-
-    labels: Volume
-    maps: list[Map]
-    tables: list[Table]
 
 
 def examine_volume(

@@ -15,24 +15,14 @@ from LKSegmentLib.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Unit"))
 
-from inspection_support import TINY, oblique_volume, tiny  # noqa: E402
+from inspection_support import oblique_volume, saved_tiny_package  # noqa: E402
 
 NAME = "spatial gate w1+w2, decoder 1/2 block 0"
 
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    network = tiny("dnet")
-    return lk.packages.save(
-        tmp_path_factory.mktemp("models") / "tiny",
-        network="dnet",
-        options=TINY["dnet"],
-        state_dict=network.state_dict(),
-        labels=["organ"],
-        window=(16, 16, 16),
-        intensity={"rule": "zscore"},
-        licence="CC0-1.0",
-    )
+    return saved_tiny_package(tmp_path_factory.mktemp("models") / "tiny")
 
 
 def test_the_command_writes_labels_maps_passports_and_reach(package: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from networks_support import randomise
 from test_packages_manifest import GOOD
 from torch import nn
 
-from LKSegmentLib import networks
+from LKSegmentLib import networks, packages
 from LKSegmentLib.packages.manifest import manifest_from
 from LKSegmentLib.volumes import Volume
 
@@ -42,6 +43,20 @@ class FakePackage:
 
     def network(self, device: Any = "cpu") -> nn.Module:
         return self._network
+
+
+def saved_tiny_package(folder: Path, name: str = "dnet") -> Path:
+    """A whole-volume package of a tiny network with random weights, on disk in ``folder``."""
+    return packages.save(
+        folder,
+        network=name,
+        options=TINY[name],
+        state_dict=tiny(name).state_dict(),
+        labels=["organ"],
+        window=(16, 16, 16),
+        intensity={"rule": "zscore"},
+        licence="CC0-1.0",
+    )
 
 
 def oblique_volume(shape: tuple[int, int, int], spacing: tuple[float, float, float] = (1.0, 1.3, 2.5)) -> Volume:

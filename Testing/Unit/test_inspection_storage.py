@@ -16,8 +16,13 @@ torch = pytest.importorskip("torch")
 from inspection_support import FakePackage, oblique_volume, plain_volume, tiny  # noqa: E402
 
 from LKSegmentLib.errors import Cancelled, InputError, RunError  # noqa: E402
-from LKSegmentLib.inspection import map_storage, planning, stitched_maps  # noqa: E402
-from LKSegmentLib.inspection.volume_maps import Inspection, examine_volume, inspect_volume, plan_inspection  # noqa: E402
+from LKSegmentLib.inspection import (  # noqa: E402
+    Inspection,  # noqa: E402
+    map_storage,
+    planning,
+    stitched_maps,
+)
+from LKSegmentLib.inspection.volume_maps import examine_volume, inspect_volume, plan_inspection  # noqa: E402
 
 LAYERS = ["LK attention, level 0", "LK attention, level 2 #3"]
 
