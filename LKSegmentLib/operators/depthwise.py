@@ -7,7 +7,7 @@ groups=channels)``. On a CPU the method is chosen by shape:
 - ``"fft"``: dense kernels of 15³ and more on maps that are not small (`depthwise_fft`, with its tolerance).
 
 The gradient of the input is the forward convolution with the kernel flipped, many times faster than the
-library's own backward; the gradient of large kernels is a correlation taken by Fourier transform. On other
+library's own backward; the gradient of the kernel is a correlation (`depthwise_gradient`). On other
 devices the library's own convolution runs; ``"triton"`` (`depthwise_triton`) is there for CUDA on request.
 """
 
@@ -23,11 +23,10 @@ from torch import Tensor, nn
 from LKSegmentLib.errors import InputError
 
 from . import depthwise_cpu, depthwise_fft
+from .depthwise_gradient import weight_gradient
 
 Method = Literal["auto", "direct", "fft", "library", "triton"]
 
-# Above this kernel edge the transform beats the library's direct weight gradient (measured on 2 AVX-512 cores).
-_DIRECT_WEIGHT_GRADIENT_EDGE = 5
 _LEAST_EDGE_IN_DOUBLE = 9
 
 
@@ -137,23 +136,6 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, meth
     return depthwise_cpu.direct(x, weight, bias, dilation)
 
 
-def _weight_gradient(x: Tensor, gradient: Tensor, weight: Tensor, dilation: int) -> Tensor:
-    if dilation > 1:
-        x = depthwise_cpu.split_phases(x, dilation)
-        gradient = depthwise_cpu.split_phases(gradient, dilation)
-    edges = weight.shape[2:]
-    if max(edges) > _DIRECT_WEIGHT_GRADIENT_EDGE:
-        return depthwise_fft.weight_gradient(x, gradient, weight)
-    layout = torch.channels_last_3d
-    x, gradient = x.contiguous(memory_format=layout), gradient.contiguous(memory_format=layout)
-    half, ones = [edge // 2 for edge in edges], [1] * 3
-    grads = torch.ops.aten.convolution_backward(
-        gradient, x, weight, None, ones, half, ones, False, [0] * 3, weight.shape[0], [False, True, False]
-    )
-    direct: Tensor = grads[1]
-    return direct
-
-
 class _WithGradients(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -171,7 +153,7 @@ class _WithGradients(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             for_x = _forward(gradient, weight.flip(2, 3, 4), None, ctx.dilation, ctx.method)
         if ctx.needs_input_grad[1]:
-            for_weight = _weight_gradient(x, gradient, weight, ctx.dilation)
+            for_weight = weight_gradient(x, gradient, weight, ctx.dilation)
         if ctx.needs_input_grad[2]:
             for_bias = gradient.sum((0, 2, 3, 4))
         return for_x, for_weight, for_bias, None, None
