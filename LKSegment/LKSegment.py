@@ -39,9 +39,17 @@ SLICE_MILLISECONDS = 50
 SELF_TEST_SECONDS = 180.0
 DEVICE_SETTING = "LKSegment/Device"
 INTERPRETER_SETTING = "LKSegment/WorkerPython"
+TOOLS = {
+    "positivePointButton": ("positive", "PointInclude"),
+    "negativePointButton": ("negative", "PointExclude"),
+    "boxButton": ("box", "Box"),
+    "lassoButton": ("lasso", "Lasso"),
+    "scribbleButton": ("scribble", "ScribbleInclude"),
+    "scribbleOutButton": ("scribble out", "ScribbleExclude"),
+}
+"""The button, the tool of the mouse that `PanelSession.take_tool` knows, and the icon."""
 BUTTONS = {
-    "positivePointButton": "place",
-    "negativePointButton": "place",
+    **dict.fromkeys(TOOLS, "place"),
     "undoPointButton": "undo",
     "segmentVolumeButton": "segment",
     "acceptButton": "accept",
@@ -134,17 +142,11 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = LKSegmentLogic()
         self.session = self.logic.session
         self._setup_controls()
-        self.poll_timer = qt.QTimer()
-        self.poll_timer.setInterval(POLL_MILLISECONDS)
-        self.poll_timer.timeout.connect(self.on_poll)
-        self.request_timer = qt.QTimer()
-        self.request_timer.setSingleShot(True)
-        self.request_timer.setInterval(DEBOUNCE_MILLISECONDS)
-        self.request_timer.timeout.connect(self.on_request)
-        self.slice_timer = qt.QTimer()
-        self.slice_timer.setSingleShot(True)
-        self.slice_timer.setInterval(SLICE_MILLISECONDS)
-        self.slice_timer.timeout.connect(lambda: self.session.inspection.follow_views())
+        self.poll_timer = timer(POLL_MILLISECONDS, self.on_poll, repeats=True)
+        self.request_timer = timer(DEBOUNCE_MILLISECONDS, self.on_request)
+        self.slice_timer = timer(SLICE_MILLISECONDS, lambda: self.session.inspection.follow_views())
+        # Not at once: when it tells that a drawing has ended, Slicer is still at work with it.
+        self.drawing_timer = timer(0, lambda: self._attempt(self.session.pointing.finish_drawing))
         panel.setMRMLScene(slicer.mrmlScene)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.on_scene_start_close)
@@ -170,8 +172,8 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.scaleComboBox.addItem(_("Everything the quantity can be"), "range")
         for button in BUTTONS:
             self._tooltips[button] = getattr(ui, button).property("toolTip")
-        ui.positivePointButton.setIcon(qt.QIcon(self.resourcePath("Icons/PointInclude.svg")))
-        ui.negativePointButton.setIcon(qt.QIcon(self.resourcePath("Icons/PointExclude.svg")))
+        for button, (_tool, icon) in TOOLS.items():
+            getattr(ui, button).setIcon(qt.QIcon(self.resourcePath(f"Icons/{icon}.svg")))
 
     def _connect_controls(self) -> None:
         ui, session = self.ui, self.session
@@ -189,21 +191,28 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.passportButton.toggled.connect(lambda *_args: self.show_all())
         ui.mapsListWidget.itemChanged.connect(self.on_choice)
         ui.mapNameEdit.editingFinished.connect(self.on_typed)
-        ui.recordButton.clicked.connect(lambda *_args: self._attempt(session.request_maps))
-        ui.reachButton.clicked.connect(lambda *_args: self._attempt(session.request_reach))
-        ui.probeButton.clicked.connect(lambda *_args: self._attempt(self.on_probe))
-        ui.showTableButton.clicked.connect(lambda *_args: self._attempt(self.on_show_table))
-        ui.restoreLayersButton.clicked.connect(lambda *_args: self._attempt(session.inspection.restore_layers))
-        ui.removeMapsButton.clicked.connect(lambda *_args: self._attempt(self.on_remove_maps))
         ui.interpreterPathEdit.currentPathChanged.connect(self.on_interpreter)
-        ui.positivePointButton.clicked.connect(lambda *_args: self.on_place("positive"))
-        ui.negativePointButton.clicked.connect(lambda *_args: self.on_place("negative"))
-        ui.undoPointButton.clicked.connect(lambda *_args: self._attempt(session.undo_point))
-        ui.segmentVolumeButton.clicked.connect(lambda *_args: self._attempt(session.request_segmentation))
-        ui.acceptButton.clicked.connect(lambda *_args: self._attempt(session.accept))
-        ui.cancelButton.clicked.connect(lambda *_args: self._attempt(session.cancel))
-        ui.stopButton.clicked.connect(lambda *_args: self._attempt(session.stop))
-        ui.restartWorkerButton.clicked.connect(lambda *_args: self._attempt(session.restart_worker))
+        for name, (tool, _icon) in TOOLS.items():
+            getattr(ui, name).clicked.connect(self._pressed(lambda tool=tool: session.take_tool(tool)))
+        for button, action in (
+            (ui.undoPointButton, session.undo_point),
+            (ui.segmentVolumeButton, session.request_segmentation),
+            (ui.acceptButton, session.accept),
+            (ui.cancelButton, session.cancel),
+            (ui.stopButton, session.stop),
+            (ui.recordButton, session.request_maps),
+            (ui.reachButton, session.request_reach),
+            (ui.probeButton, self.on_probe),
+            (ui.showTableButton, self.on_show_table),
+            (ui.restoreLayersButton, session.inspection.restore_layers),
+            (ui.removeMapsButton, self.on_remove_maps),
+            (ui.restartWorkerButton, session.restart_worker),
+        ):
+            button.clicked.connect(self._pressed(action))
+
+    def _pressed(self, action: Callable[[], Any]) -> Callable[..., None]:
+        """What a button is connected to: its signal's arguments are left out."""
+        return lambda *_args: self._attempt(action)
 
     # lifecycle --------------------------------------------------------------------------------------------
 
@@ -217,7 +226,6 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if session.state.input_volume is None:
             session.state.input_volume = self.ui.inputVolumeSelector.currentNode()
         self._stop_watching_state = session.state.on_change(self.on_change)
-        self._watch_scene_nodes()
         self._problem = next(iter(session.state.problems(session.models or None)), "")
         self.show_all()
 
@@ -230,9 +238,8 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def cleanup(self) -> None:
         """Called when the application quits and when the module is reloaded: nothing may outlive this."""
-        self.poll_timer.stop()
-        self.request_timer.stop()
-        self.slice_timer.stop()
+        for one in (self.poll_timer, self.request_timer, self.slice_timer, self.drawing_timer):
+            one.stop()
         self.removeObservers()
         if self._stop_watching_state is not None:
             self._stop_watching_state()
@@ -266,27 +273,30 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.show_all()
 
     def _watch_scene_nodes(self) -> None:
-        """Observe the nodes that the state names now, and the mouse mode."""
-        state, points = self.session.state, slicer.vtkMRMLMarkupsNode
-        nodes = [state.positive_points, state.negative_points, state.target_segmentation]
-        nodes.append(slicer.mrmlScene.GetSingletonNode("Singleton", "vtkMRMLInteractionNode"))
-        nodes += self.session.inspection.slice_nodes()
-        nodes += self.session.inspection.slice_nodes("vtkMRMLSliceCompositeNode")
-        if nodes == self._watched:
-            return
-        for method in (self.on_points, self.on_segments, self.on_mouse_mode, self.on_slice):
-            self.removeObservers(method)
-        self._watched = nodes
-        for node in filter(None, nodes[:2]):
-            for event in (points.PointPositionDefinedEvent, points.PointRemovedEvent, points.PointEndInteractionEvent):
-                self.addObserver(node, event, self.on_points)
-        if nodes[2] is not None:
-            for event in ("SegmentAdded", "SegmentRemoved", "SegmentModified"):
-                self.addObserver(nodes[2], getattr(slicer.vtkSegmentation, event), self.on_segments)
-        if nodes[3] is not None:
-            self.addObserver(nodes[3], nodes[3].InteractionModeChangedEvent, self.on_mouse_mode)
-        for node in nodes[4:]:
-            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self.on_slice)
+        """Observe the nodes that the state names now, what is being drawn, the mouse, and the slice views."""
+        state, points, views = self.session.state, slicer.vtkMRMLMarkupsNode, self.session.inspection.slice_nodes
+        placed = (points.PointPositionDefinedEvent, points.PointRemovedEvent, points.PointEndInteractionEvent)
+        segments = [getattr(slicer.vtkSegmentation, f"Segment{change}") for change in ("Added", "Removed", "Modified")]
+        mouse_mode = slicer.mrmlScene.GetSingletonNode("Singleton", "vtkMRMLInteractionNode")
+        selection = slicer.mrmlScene.GetSingletonNode("Singleton", "vtkMRMLSelectionNode")
+        wanted = [
+            (state.positive_points, placed, self.on_points),
+            (state.negative_points, placed, self.on_points),
+            (state.target_segmentation, segments, self.on_segments),
+            (self.session.pointing.drawing.node, [points.PointPositionDefinedEvent], self.on_change),
+            (mouse_mode, [slicer.vtkMRMLInteractionNode.InteractionModeChangedEvent], self.on_change),
+            (selection, [slicer.vtkMRMLSelectionNode.ActivePlaceNodeIDChangedEvent], self.on_change),
+        ]
+        for node in (*views(), *views("vtkMRMLSliceCompositeNode")):
+            wanted.append((node, [vtk.vtkCommand.ModifiedEvent], self.on_slice))
+        nodes = [node for node, _events, _method in wanted]
+        if nodes != self._watched:
+            for method in (self.on_points, self.on_segments, self.on_change, self.on_slice):
+                self.removeObservers(method)
+            for node, events, method in wanted:
+                for event in events if node is not None else ():
+                    self.addObserver(node, event, method)
+            self._watched = nodes
 
     # what happens -----------------------------------------------------------------------------------------
 
@@ -308,9 +318,8 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.session.needs_mask():
             self._attempt(self.session.request_mask)
 
-    def on_change(self) -> None:
-        """The state has changed, by the panel or by anybody else."""
-        self._watch_scene_nodes()
+    def on_change(self, *_args: Any) -> None:
+        """The state or the mouse has changed, by the panel or by anybody else."""
         self.show_all()
 
     def on_points(self, _caller: Any, _event: Any) -> None:
@@ -321,19 +330,9 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def on_segments(self, _caller: Any, _event: Any) -> None:
         self._show_segments()
 
-    def on_mouse_mode(self, _caller: Any, _event: Any) -> None:
-        self._show_placing()
-
     def on_slice(self, _caller: Any, _event: Any) -> None:
         if not self.slice_timer.isActive():  # while somebody scrolls, now and then is enough
             self.slice_timer.start()
-
-    def on_place(self, which: str) -> None:
-        session = self.session
-        if session.placing() == which:
-            self._attempt(session.stop_placing)
-        else:
-            self._attempt(lambda: session.start_placing(which == "positive"))
 
     def on_input_volume(self, *_args: Any) -> None:
         self._problem = ""
@@ -408,6 +407,7 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def show_all(self) -> None:
         """Bring every control in line with the session; start what the change asks for."""
         session, ui = self.session, self.ui
+        self._watch_scene_nodes()
         select_node(ui.inputVolumeSelector, session.state.input_volume)
         select_node(ui.segmentationSelector, session.state.target_segmentation)
         models = [(entry.title or name, name) for name, entry in session.models.items()]
@@ -415,7 +415,8 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.modelComboBox.setToolTip(about_model(session.models.get(session.state.model)))
         self._show_inspection()
         self._show_segments()
-        self._show_placing()
+        for name, (tool, _icon) in TOOLS.items():
+            set_quietly(getattr(ui, name), "setChecked", session.pointing.tool == tool)
         for name, action in BUTTONS.items():
             button, missing = getattr(ui, name), session.why_not(action)
             button.setEnabled(not missing)
@@ -429,11 +430,13 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             if facts
             else _("not running")
         )
-        ui.statusLabel.setText(session.status or self._problem or hint(session))
+        ui.statusLabel.setText(session.pointing.advice or session.status or self._problem or hint(session))
         if session.is_busy and not self.poll_timer.isActive():
             self.poll_timer.start()
         if session.needs_mask() and not self.request_timer.isActive():
             self.request_timer.start()
+        if session.pointing.drawing.is_over:
+            self.drawing_timer.start()
 
     def _show_inspection(self) -> None:
         """The section "See why"; the worker is asked what the model shows once somebody looks there."""
@@ -467,11 +470,6 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             state.segment_id = ""  # deleted: the result goes into a new one, which the panel shows
         fill(self.ui.segmentComboBox, entries, state.segment_id)
 
-    def _show_placing(self) -> None:
-        placing = self.session.placing()
-        set_quietly(self.ui.positivePointButton, "setChecked", placing == "positive")
-        set_quietly(self.ui.negativePointButton, "setChecked", placing == "negative")
-
 
 def hint(session: Any) -> str:
     """What to do next, while nothing else is to be said."""
@@ -485,13 +483,22 @@ def hint(session: Any) -> str:
     return _("Press 'Include' and click on the structure in a slice view.")
 
 
+def timer(milliseconds: int, action: Callable[[], Any], repeats: bool = False) -> Any:
+    """A QTimer that is not started yet."""
+    made = qt.QTimer()
+    made.setSingleShot(not repeats)
+    made.setInterval(milliseconds)
+    made.timeout.connect(action)
+    return made
+
+
 def about_model(entry: Any) -> str:
     """What the chosen model is, for its tooltip."""
     if entry is None:
         return _("The network that segments.")
-    return _("{summary} Licence of the weights: {licence}.").format(
-        summary=entry.summary, licence=entry.licence
-    ).strip()
+    return (
+        _("{summary} Licence of the weights: {licence}.").format(summary=entry.summary, licence=entry.licence).strip()
+    )
 
 
 def current_data(combo: Any) -> str:
@@ -569,7 +576,7 @@ class LKSegmentTest(ScriptedLoadableModuleTest):
         session.state.input_volume = slicer.util.addVolumeFromArray(ball.astype(np.float32))
         session.state.model = "lk_click"
         try:
-            session.start_placing(True)
+            session.take_tool("positive")
             prompts.add_point(session.state.positive_points, (24.0, 24.0, 24.0), 1)
             session.request_mask()
             deadline = time.monotonic() + SELF_TEST_SECONDS
@@ -583,7 +590,7 @@ class LKSegmentTest(ScriptedLoadableModuleTest):
             self.assertTrue(session.has_preview, session.status)
             session.accept()
         finally:
-            session.stop_placing()
+            session.pointing.leave()
             session.close()
         segmentation = session.state.target_segmentation.GetSegmentation()
         self.assertEqual(segmentation.GetNumberOfSegments(), 1)

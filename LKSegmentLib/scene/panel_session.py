@@ -16,10 +16,10 @@ from LKSegmentLib.engine.results import ClickResult, InspectResult, ReachResult,
 from LKSegmentLib.errors import LKSegmentError
 from LKSegmentLib.packages.catalogue import Entry, catalogue, user_folder
 from LKSegmentLib.prompts import Point
-from LKSegmentLib.scene import prompts
 from LKSegmentLib.scene.core import Node, SceneContext
 from LKSegmentLib.scene.inspection_session import InspectionSession
 from LKSegmentLib.scene.label_import import LabelImport
+from LKSegmentLib.scene.pointing import Pointing
 from LKSegmentLib.scene.preview import ClickPreview, remove_left_over_previews
 from LKSegmentLib.scene.requests import CLICK, SceneRequests
 from LKSegmentLib.scene.segments import SegmentWriter
@@ -54,6 +54,7 @@ class PanelSession:
         state: what the panel shows, kept in the scene.
         device: where networks run. It belongs to the computer, not to the scene.
         models: the installed models by name.
+        pointing: what the mouse does: points and drawings, and which of them there are.
         inspection: what looks inside: recording maps, showing them, reach.
         status: the sentence for the status line.
     """
@@ -66,6 +67,7 @@ class PanelSession:
     ) -> None:
         self.context = context
         self.state = PanelState(context)
+        self.pointing = Pointing(context, self.state)
         self.preview = ClickPreview(context)
         self.writer = SegmentWriter(context, save_state=save_state)
         self.device = "auto"
@@ -109,9 +111,7 @@ class PanelSession:
 
     def points(self) -> list[Point]:
         """All placed points in the order of the clicks."""
-        positive, negative = self.state.positive_points, self.state.negative_points
-        prompts.number_points(positive, negative)
-        return prompts.points_of(positive, negative)
+        return self.pointing.points()
 
     def why_not(self, action: str) -> str:
         """What an action lacks, as a sentence; "" when it can be done.
@@ -125,11 +125,11 @@ class PanelSession:
         if action in ("place", "segment"):
             return self._why_not_run("click" if action == "place" else "volume")
         if action == "undo":
-            return "" if self.points() else _("There is no point to take back.")
+            return "" if self.pointing.has_something else _("There is no point to take back.")
         if action == "accept":
             return "" if self.has_preview else _("There is no preview to accept: place a point first.")
         if action == "cancel":
-            something = self.has_preview or self.job is not None or self.points()
+            something = self.has_preview or self.job is not None or self.pointing.has_something
             return "" if something else _("There is no preview and no point to remove.")
         return "" if self.job is not None else _("No job is running.")
 
@@ -184,10 +184,12 @@ class PanelSession:
     def needs_mask(self) -> bool:
         """Whether image, model, device or points are not those of the last request, or maps are wanted and missing.
 
-        Not before somebody has placed or moved a point: a scene that brings points along starts nothing by itself.
+        Not before somebody has placed or moved a point: a scene that brings points along starts nothing by itself. Nor
+        while something is being drawn.
         """
         wanted = self._wanted()
-        if not self._follows_points or (wanted.points and self._why_not_run("click")):
+        follows = self._follows_points and not self.pointing.drawing.has_begun
+        if not follows or (wanted.points and self._why_not_run("click")):
             return False
         if wanted[:4] != self._asked[:4]:
             return True
@@ -309,7 +311,7 @@ class PanelSession:
 
     def leave(self) -> None:
         """The panel is left: the mouse and the slice views are the user's own again, until `enter`."""
-        self.stop_placing()
+        self.pointing.leave()
         self.inspection.leave()
 
     def _target(self, volume: Node | None) -> Node:
@@ -344,48 +346,41 @@ class PanelSession:
         self.status = ""
 
     def undo_point(self) -> None:
-        """Take back the last point; the mask before it is shown. Raises InputError as `request_mask`."""
+        """Take back the last point or stroke; the mask before it is shown. Raises InputError as `request_mask`.
+
+        While something is being drawn, that is taken back, and no mask is asked for.
+        """
         self.follow_points()
-        prompts.undo_last(self.state.positive_points, self.state.negative_points)
-        self.request_mask()
+        self.pointing.undo()
+        if self.needs_mask() or not self.points():
+            self.request_mask()
 
     def _remove_points(self) -> None:
-        prompts.remove_points(self.state.positive_points, self.state.negative_points)
+        self.pointing.remove()
         self._asked = NOTHING
 
     def _remove_preview(self) -> None:
         self.preview.cancel()
         self._preview_voxels = 0
 
-    def start_placing(self, positive: bool) -> None:
-        """Let the mouse place points; the worker starts meanwhile, to be warm for the first of them."""
-        nodes = [self.state.positive_points, self.state.negative_points]
-        if None in nodes:
-            for node in nodes:
-                if node is not None:
-                    self.context.scene.RemoveNode(node)
-            nodes = list(prompts.create_point_nodes(self.context, "LKSegment"))
-            self.state.positive_points, self.state.negative_points = nodes
-        prompts.start_placing(self.context, nodes[0] if positive else nodes[1])
+    def take_tool(self, tool: str) -> None:
+        """Let the mouse place points or draw; the worker starts meanwhile, to be warm for the first of them.
+
+        tool: "positive" or "negative" for points, else one of `strokes.TOOLS`. The tool the mouse holds is put down.
+        """
+        if tool == self.pointing.tool:
+            self.pointing.put_down()
+            return
+        self.pointing.take(tool)
         self.follow_points()
         self._requests.engine.start()
 
-    def stop_placing(self) -> None:
-        """Back to the usual mouse, if the mouse places our points."""
-        if self.placing():
-            prompts.stop_placing(self.context)
-
-    def placing(self) -> str:
-        """Which points the mouse places now: "positive", "negative", or "" for none of ours."""
-        node = prompts.placing_node(self.context)
-        if node is None:
-            return ""
-        if node is self.state.positive_points:
-            return "positive"
-        return "negative" if node is self.state.negative_points else ""
-
     def on_node_leaving(self, node: Node) -> None:
-        """The input volume is being deleted: its job stops; a preview stays, to be accepted or cancelled."""
+        """A deleted drawing is no longer drawn.
+
+        With the input volume its job and points go; a preview stays, to be accepted or cancelled.
+        """
+        self.pointing.drawing.on_node_leaving(node)
         if node.GetID() == self._requests.volume_id:
             self._requests.close_image()
             self._remove_points()
@@ -396,6 +391,7 @@ class PanelSession:
     def on_scene_closing(self) -> None:
         """What belongs to the scene is let go; the worker stays warm."""
         self._requests.close_image()
+        self.pointing.leave()
         self.inspection.on_scene_closing()
         self._labels.forget()
         self._asked, self._follows_points = NOTHING, False

@@ -16,17 +16,17 @@ def test_include_and_exclude_are_the_mouse_mode(panel: Panel) -> None:
     interaction = slicer.mrmlScene.GetSingletonNode("Singleton", "vtkMRMLInteractionNode")
     panel.host.press(panel.ui.positivePointButton)
     assert interaction.GetCurrentInteractionMode() == interaction.Place
-    assert panel.session.placing() == "positive"
+    assert panel.session.pointing.tool == "positive"
     assert panel.engine.starts == 1, "the worker warms up while the person aims"
     panel.host.press(panel.ui.negativePointButton)
-    assert panel.session.placing() == "negative"
+    assert panel.session.pointing.tool == "negative"
     assert not panel.ui.positivePointButton.isChecked()
     assert panel.ui.negativePointButton.isChecked()
     interaction.SetCurrentInteractionMode(interaction.ViewTransform)  # Esc, or the mouse mode toolbar
     assert not panel.ui.negativePointButton.isChecked()
     panel.host.press(panel.ui.positivePointButton)
     panel.host.press(panel.ui.positivePointButton)
-    assert panel.session.placing() == ""
+    assert panel.session.pointing.tool == ""
 
 
 def test_a_point_gives_a_preview(panel: Panel) -> None:

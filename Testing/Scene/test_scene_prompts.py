@@ -44,11 +44,11 @@ def test_undo_takes_back_the_last_click_of_either_node(nodes):
     prompts.add_point(positive, (1, 0, 0), 1)
     prompts.add_point(negative, (2, 0, 0), 2)
     prompts.add_point(positive, (3, 0, 0), 3)
-    assert prompts.undo_last(positive, negative) == Point((3, 0, 0), True)
-    assert prompts.undo_last(positive, negative) == Point((2, 0, 0), False)
+    assert prompts.undo_last(positive, negative) == (Point((3, 0, 0), True),)
+    assert prompts.undo_last(positive, negative) == (Point((2, 0, 0), False),)
     assert prompts.next_number(positive, negative) == 2
-    assert prompts.undo_last(positive, negative) == Point((1, 0, 0), True)
-    assert prompts.undo_last(positive, negative) is None
+    assert prompts.undo_last(positive, negative) == (Point((1, 0, 0), True),)
+    assert prompts.undo_last(positive, negative) == ()
 
 
 def test_a_point_under_the_cursor_is_not_a_click(nodes):
