@@ -109,3 +109,62 @@ def test_green_means_yes_and_red_means_no(nodes):
     assert positive.GetDisplayNode().GetSelectedColor() == pytest.approx(prompts.POSITIVE_COLOR)
     assert negative.GetDisplayNode().GetSelectedColor() == pytest.approx(prompts.NEGATIVE_COLOR)
     assert positive.GetDisplayNode().GetPointLabelsVisibility()
+
+
+STROKE = (Point((1, 0, 0), True, True), Point((2, 0, 0), False, True), Point((3, 0, 0), True, False))
+
+
+def delete(nodes, place):
+    """As somebody does in the list of control points of the Markups module."""
+    for node in nodes:
+        for index in reversed(range(node.GetNumberOfControlPoints())):
+            if node.GetNthControlPointPositionWorld(index)[0] == place:
+                node.RemoveNthControlPoint(index)
+
+
+def test_a_stroke_is_kept_as_one(nodes):
+    prompts.add_stroke(*nodes, STROKE)
+    assert prompts.points_of(*nodes) == list(STROKE)
+    prompts.add_stroke(*nodes, STROKE)
+    assert prompts.points_of(*nodes) == [*STROKE, *STROKE], "two strokes in a row are two"
+    assert prompts.undo_last(*nodes) == STROKE
+    assert prompts.points_of(*nodes) == list(STROKE)
+    assert prompts.undo_last(*nodes) == STROKE
+    assert prompts.undo_last(*nodes) == ()
+
+
+def test_a_stroke_is_one_change_of_each_list(nodes):
+    told = []
+    for node in nodes:
+        for event in (node.PointPositionDefinedEvent, node.PointRemovedEvent):
+            node.AddObserver(event, lambda *_args: told.append(len(prompts.points_of(*nodes))))
+    prompts.add_stroke(*nodes, STROKE)
+    prompts.undo_last(*nodes)
+    assert told == [3, 3, 0, 0]
+
+
+@pytest.mark.parametrize("deleted", [1, 2, 3])
+def test_a_stroke_of_which_a_point_was_deleted_still_ends(nodes, deleted):
+    prompts.add_stroke(*nodes, STROKE)
+    prompts.add_point(nodes[0], (9, 0, 0), 4)
+    delete(nodes, deleted)
+    left = prompts.points_of(*nodes)
+    assert [point.with_next for point in left] == [True, False, False]
+    prompts.undo_last(*nodes)
+    assert [point.with_next for point in prompts.points_of(*nodes)] == [True, False]
+    assert prompts.undo_last(*nodes) == tuple(left[:2])
+
+
+def test_numbers_that_are_free_again_join_no_strokes(nodes):
+    prompts.add_stroke(*nodes, STROKE)
+    delete(nodes, 3)
+    delete(nodes, 2)
+    prompts.add_stroke(*nodes, STROKE)
+    assert [point.with_next for point in prompts.points_of(*nodes)] == [False, True, True, False]
+
+
+def test_a_description_of_the_users_own_joins_nothing(nodes):
+    for place in (1, 2):
+        index = prompts.add_point(nodes[0], (place, 0, 0), place)
+        nodes[0].SetNthControlPointDescription(index, "calcified")
+    assert not any(point.with_next for point in prompts.points_of(*nodes))
