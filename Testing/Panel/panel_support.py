@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,31 @@ class Panel:
         node.InvokeEvent(node.PointPositionDefinedEvent)
         self.host.process_events()
 
+    def begin(self, button: Any, places: Sequence[tuple[float, float, float]]) -> Any:
+        """Press the button of a box, lasso or scribble and click these places; the node Slicer draws them in."""
+        self.host.press(button)
+        node = self.session.pointing.drawing.node
+        for place in places:
+            node.AddControlPointWorld(list(place))
+        self.host.process_events()
+        return node
+
+    def end(self) -> None:
+        """Placing ends: at a box's second corner, with a double click, the right button, or another mouse mode."""
+        import slicer
+
+        interaction = slicer.mrmlScene.GetSingletonNode("Singleton", "vtkMRMLInteractionNode")
+        interaction.SetCurrentInteractionMode(interaction.ViewTransform)
+        self.host.wait_until(lambda: not self.widget.drawing_timer.isActive(), what="the points of a drawing")
+
+    def draw(self, button: Any, places: Sequence[tuple[float, float, float]]) -> None:
+        self.begin(button, places)
+        self.end()
+        self.settle()
+
     def settle(self) -> None:
         """Wait until the debounced request has been made and every job has ended."""
-        self.host.wait_until(
-            lambda: not self.widget.request_timer.isActive() and not self.session.is_busy, what="idle"
-        )
+        self.host.wait_until(lambda: not self.widget.request_timer.isActive() and not self.session.is_busy, what="idle")
         self.host.wait(0.05)
 
     def click(self, positive: bool, ras: tuple[float, float, float]) -> None:

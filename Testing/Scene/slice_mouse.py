@@ -16,7 +16,7 @@ _EVENT = vtk.vtkCommand
 class SliceMouse:
     """Clicks at world places (r, a, s), mm, in the red view."""
 
-    def __init__(self, context: SceneContext, size: tuple[int, int] = (240, 180)) -> None:
+    def __init__(self, context: SceneContext, size: tuple[int, int] = (160, 120)) -> None:
         self._view = views.SliceView(context, "Red", size)
         self._manager = self._view._group.GetDisplayableManagerByClassName("vtkMRMLMarkupsDisplayableManager")
 
