@@ -391,7 +391,6 @@ class PanelSession:
     def on_scene_closing(self) -> None:
         """What belongs to the scene is let go; the worker stays warm."""
         self._requests.close_image()
-        self.pointing.leave()
         self.inspection.on_scene_closing()
         self._labels.forget()
         self._asked, self._follows_points = NOTHING, False

@@ -241,8 +241,10 @@ def test_a_stroke_less_its_last_point_is_still_one_stroke(panel: Panel) -> None:
 
 
 def test_reloading_the_module_leaves_no_drawing_behind(panel: Panel) -> None:
-    panel.begin(panel.ui.boxButton, SQUARE[:1])
+    node = panel.begin(panel.ui.boxButton, SQUARE[:1])
+    node.AddControlPointWorld(list(SQUARE[2]))
     widget = panel.widget
+    assert widget.drawing_timer.isActive()
     panel.module.reload()
     assert drawings() == 0 and not widget.drawing_timer.isActive()
     assert mouse_mode().GetCurrentInteractionMode() == mouse_mode().ViewTransform

@@ -78,7 +78,7 @@ def test_a_box_is_two_clicks(context, image, drawing, mouse):
     mouse.move(SQUARE[2])
     assert not drawing.is_over, "the second corner is still under the cursor"
     mouse.click(SQUARE[2])
-    assert drawing.is_over
+    assert drawing.is_over and prompts.placing_node(context) is None
     points = drawing.finish(image)
     # Slicer gives a box drawn in one slice the depth of its shorter side.
     expected = points_of_strokes.box((-20.0, -16.0, -16.0), (20.0, 16.0, 16.0), grid_of(image))
