@@ -187,8 +187,8 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for slider in (ui.overlayOpacitySlider, ui.overlayHiddenSlider, ui.secondOpacitySlider, ui.secondHiddenSlider):
             slider.valueChanged.connect(self.on_overlay)
         ui.overlayCheckBox.toggled.connect(self.on_overlay)
-        ui.whyCollapsibleButton.contentsCollapsed.connect(lambda *_args: self.show_all())
-        ui.passportButton.toggled.connect(lambda *_args: self.show_all())
+        ui.whyCollapsibleButton.contentsCollapsed.connect(self.show_all)
+        ui.passportButton.toggled.connect(self.show_all)
         ui.mapsListWidget.itemChanged.connect(self.on_choice)
         ui.mapNameEdit.editingFinished.connect(self.on_typed)
         ui.interpreterPathEdit.currentPathChanged.connect(self.on_interpreter)
@@ -225,7 +225,7 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         session.choose_default_volume()
         if session.state.input_volume is None:
             session.state.input_volume = self.ui.inputVolumeSelector.currentNode()
-        self._stop_watching_state = session.state.on_change(self.on_change)
+        self._stop_watching_state = session.state.on_change(self.show_all)
         self._problem = next(iter(session.state.problems(session.models or None)), "")
         self.show_all()
 
@@ -283,15 +283,15 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             (state.positive_points, placed, self.on_points),
             (state.negative_points, placed, self.on_points),
             (state.target_segmentation, segments, self.on_segments),
-            (self.session.pointing.drawing.node, [points.PointPositionDefinedEvent], self.on_change),
-            (mouse_mode, [slicer.vtkMRMLInteractionNode.InteractionModeChangedEvent], self.on_change),
-            (selection, [slicer.vtkMRMLSelectionNode.ActivePlaceNodeIDChangedEvent], self.on_change),
+            (self.session.pointing.drawing.node, [points.PointPositionDefinedEvent], self.show_all),
+            (mouse_mode, [slicer.vtkMRMLInteractionNode.InteractionModeChangedEvent], self.show_all),
+            (selection, [slicer.vtkMRMLSelectionNode.ActivePlaceNodeIDChangedEvent], self.show_all),
         ]
         for node in (*views(), *views("vtkMRMLSliceCompositeNode")):
             wanted.append((node, [vtk.vtkCommand.ModifiedEvent], self.on_slice))
         nodes = [node for node, _events, _method in wanted]
         if nodes != self._watched:
-            for method in (self.on_points, self.on_segments, self.on_change, self.on_slice):
+            for method in (self.on_points, self.on_segments, self.show_all, self.on_slice):
                 self.removeObservers(method)
             for node, events, method in wanted:
                 for event in events if node is not None else ():
@@ -317,10 +317,6 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def on_request(self) -> None:
         if self.session.needs_mask():
             self._attempt(self.session.request_mask)
-
-    def on_change(self, *_args: Any) -> None:
-        """The state or the mouse has changed, by the panel or by anybody else."""
-        self.show_all()
 
     def on_points(self, _caller: Any, _event: Any) -> None:
         self.request_timer.stop()  # several points in quick succession are one request
@@ -404,8 +400,8 @@ class LKSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     # what is shown ----------------------------------------------------------------------------------------
 
-    def show_all(self) -> None:
-        """Bring every control in line with the session; start what the change asks for."""
+    def show_all(self, *_args: Any) -> None:
+        """Bring every control in line with the session; start what the change asks for, whoever made it."""
         session, ui = self.session, self.ui
         self._watch_scene_nodes()
         select_node(ui.inputVolumeSelector, session.state.input_volume)
@@ -578,6 +574,11 @@ class LKSegmentTest(ScriptedLoadableModuleTest):
         try:
             session.take_tool("positive")
             prompts.add_point(session.state.positive_points, (24.0, 24.0, 24.0), 1)
+            session.take_tool("box")
+            for corner in ((12.0, 12.0, 12.0), (36.0, 36.0, 36.0)):
+                session.pointing.drawing.node.AddControlPointWorld(corner)
+            session.pointing.finish_drawing()
+            self.assertEqual([point.with_next for point in session.points()], [False] + 6 * [True] + [False])
             session.request_mask()
             deadline = time.monotonic() + SELF_TEST_SECONDS
             while session.is_busy:

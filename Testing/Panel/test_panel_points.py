@@ -22,7 +22,7 @@ def test_include_and_exclude_are_the_mouse_mode(panel: Panel) -> None:
     assert panel.session.pointing.tool == "negative"
     assert not panel.ui.positivePointButton.isChecked()
     assert panel.ui.negativePointButton.isChecked()
-    interaction.SetCurrentInteractionMode(interaction.ViewTransform)  # Esc, or the mouse mode toolbar
+    interaction.SetCurrentInteractionMode(interaction.ViewTransform)  # the right button, or the mouse mode toolbar
     assert not panel.ui.negativePointButton.isChecked()
     panel.host.press(panel.ui.positivePointButton)
     panel.host.press(panel.ui.positivePointButton)
