@@ -50,8 +50,8 @@ class Example:
 
 CLICK_MAPS = (
     "LK attention (channel closest to the mask)",
-    "near-kernel gate, decoder 1/2",
-    "far-kernel gate, decoder 1/2",
+    "near-kernel gate, decoder 1/4",
+    "far-kernel gate, decoder 1/4",
 )
 CHANGE = "logit: change by the last click"
 ATTENTION = "LK attention, level 2"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,10 @@ from LKSegmentLib.cli.outputs import output_folder
 from LKSegmentLib.cli.screen import Screen
 from LKSegmentLib.errors import InputError
 
-_SLICE_SECONDS = 20.0  # training between two looks at the bar; each slice ends with a checkpoint
-
 _EXAMPLE = (
     "  lksegment train click --minutes 90 --out my_model\n"
     "  lksegment train click --resume --minutes 180 --out my_model\n"
-    "  lksegment train click --minutes 108 --stop-after 9 --device cuda --processes 14 --out my_model"
+    "  lksegment train click --minutes 108 --stop-after 9 --device cuda --replicas 14 --out my_model"
 )
 
 
@@ -26,14 +25,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     summary = "Train the click model on synthetic volumes only; no image of a person is used."
     click = kinds.add_parser("click", help=summary, description=summary, **example(_EXAMPLE))
     click.add_argument("--out", required=True, metavar="FOLDER", help="where the checkpoint and the package go")
-    click.add_argument("--minutes", type=_positive, default=108.0, help="training time in all (default: 108)")
+    click.add_argument(
+        "--minutes", type=_positive, help="training time in all (default: 108, or what it was with --resume)"
+    )
     click.add_argument("--stop-after", type=_positive, metavar="MINUTES", help="end this call then; --resume goes on")
     click.add_argument("--seed", type=int, default=0, help="of the synthetic volumes (default: 0)")
     click.add_argument("--resume", action="store_true", help="go on from the checkpoint in FOLDER")
     click.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:1 or mps (default: cpu)")
     click.add_argument(
-        "--processes", type=int, default=0, metavar="N",
-        help="that draw volumes ahead; a GPU waits for them otherwise (default: 0, drawn between the steps)",
+        "--replicas", type=_count, metavar="N",
+        help="trainers that step together, a processor core each, with N times the windows a step; one GPU can serve "
+        "many, as volumes and clicks are prepared on the processor (default: 1, or as it was)",
     )  # fmt: skip
     add_json(click)
 
@@ -43,22 +45,22 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
     from LKSegmentLib.training.click_export import export_package
     from LKSegmentLib.training.click_training import ClickTrainer, Recipe
 
+    begun = time.monotonic()
     folder = output_folder(Path(arguments.out).expanduser().absolute(), "trained model")
     device = str(resolve_device(arguments.device))
     if arguments.resume:
-        trainer = ClickTrainer.resume(folder, device, arguments.minutes, arguments.processes)
+        trainer = ClickTrainer.resume(folder, device, arguments.minutes, arguments.replicas)
     elif (folder / "checkpoint.pt").exists():
         raise InputError(f"There is a checkpoint in {folder} already; go on with --resume, or name another folder.")
     else:
-        recipe = Recipe(minutes=arguments.minutes, seed=arguments.seed)
-        trainer = ClickTrainer(recipe, folder, device, arguments.processes)
-    end = trainer.seconds + 60 * (arguments.stop_after or math.inf)
-    screen.say(f"Training for {arguments.minutes:g} minutes on {device}; Ctrl+C stops, --resume goes on.")
+        minutes, replicas = arguments.minutes or Recipe.minutes, arguments.replicas or Recipe.replicas
+        recipe = Recipe(minutes=minutes, seed=arguments.seed, replicas=replicas)
+        trainer = ClickTrainer(recipe, folder, device)
+    end = begun + 60 * (arguments.stop_after or math.inf)
+    screen.say(f"Training for {trainer.recipe.minutes:g} minutes on {device}; Ctrl+C stops, --resume goes on.")
     with screen.progress("Training") as progress:
         try:
-            while trainer.progress < 1 and trainer.seconds < end:
-                progress("", trainer.progress)
-                trainer.train(stop_after=min(_SLICE_SECONDS, end - trainer.seconds))
+            trainer.train(stop_after=end - time.monotonic(), stepped=lambda: progress("", trainer.progress))
         except KeyboardInterrupt:
             if trainer.steps:
                 trainer.save()
@@ -81,6 +83,12 @@ def _positive(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number of minutes above 0")
     return value
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of trainers, 1 or more")
+    return int(text)
 
 
 COMMAND = Command(

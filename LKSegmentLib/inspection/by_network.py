@@ -180,7 +180,7 @@ def _lk_click(network: nn.Module) -> list[Exposed]:
     return [
         attention_maps("LK attention", "attention", channels, 4, (21, 3)),
         *_blocks(network, "encoder.", down),
-        *_blocks(network, "decoder_", up, ("decoder_half.0",)),
+        *_blocks(network, "decoder_", up, ("decoder_quarter.0",)),
     ]
 
 

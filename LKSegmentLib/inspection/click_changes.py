@@ -25,7 +25,7 @@ from .probe import value_at, values_of
 from .tables import Cell, Table
 from .taps import recorded
 
-LAYERS = ("near-kernel gate, decoder 1/2", "far-kernel gate, decoder 1/2", "LK attention (mean)")
+LAYERS = ("near-kernel gate, decoder 1/4", "far-kernel gate, decoder 1/4", "LK attention (mean)")
 LOGIT = "logit"
 
 _HEAD = "head"  # the layer of lk_click whose output is the logits

@@ -123,10 +123,10 @@ EXPOSED: tuple[_Exposed, ...] = (
             "identifiable": "each channel's gate is; their mean is a summary that no single computation uses",
         },
     ),
-    _kernel_gate("near-kernel gate, decoder 1/2", "decoder_half.0", 2, True, 0),
-    _kernel_gate("far-kernel gate, decoder 1/2", "decoder_half.0", 2, True, 1),
-    _kernel_gate("near-kernel gate, encoder 1/2", "encoder.0.0", 2, False, 0),
-    _kernel_gate("far-kernel gate, encoder 1/2", "encoder.0.0", 2, False, 1),
+    _kernel_gate("near-kernel gate, decoder 1/4", "decoder_quarter.0", 4, True, 0),
+    _kernel_gate("far-kernel gate, decoder 1/4", "decoder_quarter.0", 4, True, 1),
+    _kernel_gate("near-kernel gate, encoder 1/4", "encoder.1.0", 4, False, 0),
+    _kernel_gate("far-kernel gate, encoder 1/4", "encoder.1.0", 4, False, 1),
 )
 
 DEFAULT_LAYERS = ("LK attention (channel closest to the mask)",)

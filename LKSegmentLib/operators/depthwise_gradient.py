@@ -20,7 +20,7 @@ _SMALL_PLANE = 12 * 12
 
 
 def weight_gradient(x: Tensor, gradient: Tensor, weight: Tensor, dilation: int) -> Tensor:
-    """Gradient of the kernel ``(c, 1, a, b, c)`` of a "same" depth-wise convolution of stride 1.
+    """Gradient of the kernel ``(channels, 1, a, b, c)`` of a "same" depth-wise convolution of stride 1.
 
     Args:
         x: what was convolved, ``(batch, channels, k, j, i)``.

@@ -209,14 +209,16 @@ def msa2net(shapes: Shapes) -> Recognised:
 def lk_click(shapes: Shapes) -> Recognised:
     return Recognised(
         "lk_click",
-        shapes.size("stem.0.weight", 1),
-        shapes.size("head.weight", 0),
+        shapes.size("down.0.0.weight", 1),
+        shapes.size("head.0.weight", 0) // 8,  # a logit for each of the eight voxels of one at half resolution
         {
-            "feature_sizes": [shapes.size("stem.0.weight", 0), *shapes.sizes("down.{}.0.weight", 0, 3)],
+            "feature_sizes": shapes.sizes("down.{}.0.weight", 0, 3),
             "depths": [shapes.count(f"encoder.{stage}.") for stage in range(3)],
+            "half_stage": "large_kernel" if shapes.has("encoder.0.0.attn.") else "convolution",
+            "exit_features": shapes.size("exit_features.weight", 0),
         },
         {"selection": "per_kernel"},
-        ("head.weight",),
+        ("head.0.weight",),
     )
 
 

@@ -54,6 +54,7 @@ def add_spine(layout: Layout) -> None:
             continue
         whole = layout.paint(bone, tissue="cortex", group=group)
         group = whole if group is None else group
+        layout.undivided.add(whole)
         layout.paint(here & marrow, whole, tissue="marrow")
     discs = (body < 0.02) & (local >= solid)
     for index in numbers:
@@ -74,11 +75,13 @@ def add_long_bone(layout: Layout) -> None:
     shape = torch.minimum(distance / radius - 1, head)
     thickness = float(rng.uniform(0.8, 2.5)) / radius
     whole = layout.paint(shape < 0, tissue="cortex")
+    layout.undivided.add(whole)
     layout.paint(shape < -thickness, whole, tissue="marrow")
     if rng.random() < 0.5:  # the socket: a bone of its own, a thin gap away
         gap = head - float(rng.uniform(1.5, 3.0)) / radius
         socket = (gap > 0) & (gap < float(rng.uniform(0.3, 0.8))) & (layout.field(1, 3) > 0)
         other = layout.paint(socket, tissue="cortex")
+        layout.undivided.add(other)
         layout.paint(socket & (gap > thickness) & (gap < 0.6), other, tissue="marrow")
 
 
@@ -91,6 +94,7 @@ def add_flat_bone(layout: Layout) -> None:
     bound = layout.ellipsoid(layout.centre(), layout.radius(0.2, 0.6), 0.25)
     depth = torch.maximum((field / slope).abs() / thickness - 1 + 0.3 * layout.field(2, 6), bound)
     whole = layout.paint(depth < 0, tissue="cortex")
+    layout.undivided.add(whole)
     layout.paint(depth < -float(rng.uniform(0.8, 2.0)) / thickness, whole, tissue="marrow")
 
 
@@ -112,6 +116,7 @@ def add_ribs(layout: Layout) -> None:
         bone = distance < radius * (1 + 0.25 * layout.field(3, 8))
         whole = layout.paint(bone, tissue="cortex", group=first)
         first = whole if first is None else first
+        layout.undivided.add(whole)
         if radius > 2.5:
             layout.paint(distance < radius - 1.5, whole, tissue="marrow")
 
@@ -123,6 +128,7 @@ def add_gut(layout: Layout) -> None:
     distance = layout.distance_to_path(layout.path(bend=float(rng.uniform(0.2, 0.7))))
     distance = distance / (1 + float(rng.uniform(0.05, 0.3)) * layout.field(4, 10))
     whole = layout.paint(distance < radius, tissue="soft")
+    layout.undivided.add(whole)
     lumen = distance < radius - float(rng.uniform(1.0, 3.0))
     layout.paint(lumen, whole, tissue=str(rng.choice(["fluid", "soft", "paste"])))
     if rng.random() < 0.6:
@@ -148,6 +154,7 @@ def add_vessels(layout: Layout) -> None:
         artery |= layout.distance_to_path(branch) < one * float(rng.uniform(0.5, 0.9))
     layout.paint(vein, tissue="vein")
     whole = layout.paint(artery, tissue="blood")
+    layout.undivided.add(whole)
     if rng.random() < 0.2:  # plaque on the wall
         layout.paint(artery & (layout.field(6, 12) > 1.5), whole, tissue="cortex")
 

@@ -25,10 +25,11 @@ def export_package(
         InputError: there is a package already and ``overwrite`` is False.
         RunError: writing failed; an earlier package is untouched.
     """
+    replicas = trainer.recipe.replicas
     trained = (
         f"Synthetic volumes only: {trainer.scenes:,} random scenes of LKSegmentLib.training.synthetic "
-        f"({trainer.steps:,} steps of {trainer.recipe.batch} windows, {trainer.seconds / 60:.0f} minutes on "
-        f"{trainer.device.type}). No real image was used for training or for choosing the checkpoint."
+        f"({trainer.steps:,} steps of {replicas * trainer.recipe.batch} windows, {trainer.seconds / 60:.0f} minutes on "
+        f"{replicas} x {trainer.device.type}). No real image was used for training or for choosing the checkpoint."
     )
     return packages.save(
         folder,
@@ -38,7 +39,7 @@ def export_package(
         window=WINDOW,
         licence="Apache-2.0",
         intensity={"rule": "none"},
-        options={"in_channels": len(CHANNELS), "out_channels": 1},
+        options={"in_channels": len(CHANNELS), "out_channels": 1, **trainer.network.options},
         precision="float16",
         overwrite=overwrite,
         name="lk_click",

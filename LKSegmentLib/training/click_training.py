@@ -11,8 +11,9 @@ import copy
 import csv
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,12 @@ from LKSegmentLib.prompts import CHANNELS, PromptChannels
 from LKSegmentLib.prompts.simulated import box_faces, correcting_click, first_click, scribble
 
 from .gates import GateWatch, parameter_groups
-from .scene_source import SceneSource, scene_rng
-from .synthetic import SCENE
+from .replicas import Replicas
+from .synthetic import SCENE, views_of_scene
 
 Report = Callable[[dict[str, float]], None]
 _BETWEEN_CHECKPOINTS = 60.0  # seconds
+_MOST_SKIPPED = 20
 _CURVE = ("minutes", "steps", "scenes", "skipped", "learning_rate", "soft_dice_loss_and_cross_entropy")
 
 
@@ -42,9 +44,8 @@ class Recipe:
 
     minutes: float = 108.0
     seed: int = 0
-    window: int = 48
-    late_window: int = 64  # the last part is trained at the window used at inference
-    late_share: float = 0.2
+    # Share of the time, and edge of the windows then: many small ones first, last those used at inference.
+    windows: tuple[tuple[float, int], ...] = ((0.2, 32), (0.45, 48), (0.35, 64))
     batch: int = 2
     pool: int = 32
     scene: int = SCENE  # voxels along an edge of a scene
@@ -57,6 +58,17 @@ class Recipe:
     wrong_click_share: float = 0.02
     scribble_share: float = 0.1  # of the corrections: a short stroke instead of a click
     box_share: float = 0.08  # of the targets: begun with a click and a box around
+    replicas: int = 1  # trainers that step together, each with a batch of its own
+    network: dict[str, Any] = field(default_factory=dict)  # options of LKClick other than its defaults
+
+    def window_at(self, progress: float) -> int:
+        """Edge of the windows once this share of the time, 0…1, is used."""
+        until = 0.0
+        for share, edge in self.windows:
+            until += share
+            if progress < until:
+                return edge
+        return self.windows[-1][1]
 
 
 class _InFlight:
@@ -104,15 +116,21 @@ class ClickTrainer:
         recipe: what to train.
         folder: where the checkpoint and ``curve.csv`` are written, about once a minute and at the end.
         device: a torch device name.
-        processes: that draw scenes ahead; 0 draws them in this one.
+        replicas: of this trainer, where it is one of several; else it starts those of the recipe when it trains.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, device: str = "cpu", processes: int = 0) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        device: str = "cpu",
+        replicas: Replicas | None = None,
+    ) -> None:
         self.recipe = recipe
         self.folder = folder
         self.device = torch.device(device)
         torch.manual_seed(recipe.seed)
-        self.network = LKClick(in_channels=len(CHANNELS)).to(self.device)
+        self.network = LKClick(in_channels=len(CHANNELS), **recipe.network).to(self.device)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimiser = torch.optim.AdamW(
             parameter_groups(self.network), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
@@ -125,7 +143,12 @@ class ClickTrainer:
         self._pool: list[_InFlight] = []
         self._waiting: list[_InFlight] = []
         self._pool_window = 0
-        self._source = SceneSource(recipe.seed, recipe.targets, recipe.scene, processes)
+        self._replicas = replicas
+        self._last_step = 0.0  # seconds
+        self._skipped_in_a_row = 0
+        self._drawn = 0  # scenes since the last step
+        self._first_scene = 0  # number of the first scene of this run; each run draws others
+        self._own_scenes = 0  # of this run and replica
         self._recent: list[float] = []  # losses since the last checkpoint
 
     @property
@@ -133,27 +156,44 @@ class ClickTrainer:
         """Share of the time budget used, 0…1."""
         return min(1.0, self.seconds / (60 * self.recipe.minutes))
 
-    def train(self, report: Report | None = None, stop_after: float = math.inf) -> None:
+    def train(
+        self,
+        report: Report | None = None,
+        stop_after: float = math.inf,
+        stepped: Callable[[], None] | None = None,
+    ) -> None:
         """Train until the recipe's minutes are used up, or for ``stop_after`` seconds of this call.
 
-        ``report`` hears of every checkpoint: the same numbers as a line of ``curve.csv``.
+        ``report`` hears of every checkpoint: the same numbers as a line of ``curve.csv``. ``stepped`` is called after
+        every step.
 
         Raises:
             RunError: the loss is not finite again and again.
         """
+        if self._replicas is None:
+            self._replicas = self._with_others()
         begun = last_saved = time.monotonic()
         while self.progress < 1 and time.monotonic() - begun < stop_after:
-            tick = time.monotonic()
-            self._recent.append(self._step())
-            self.seconds += time.monotonic() - tick
+            self._recent.append(self.step())
+            if stepped is not None:
+                stepped()
             if time.monotonic() - last_saved > _BETWEEN_CHECKPOINTS:
                 self.save(report)
                 last_saved = time.monotonic()
         self.save(report)
 
     def close(self) -> None:
-        """End the processes that draw scenes."""
-        self._source.close()
+        """End the other replicas."""
+        if self._replicas is not None:
+            self._replicas.close()
+            self._replicas = None
+
+    def _with_others(self) -> Replicas:
+        """Start the other replicas; what they begin with is the checkpoint, or the recipe where there is none yet."""
+        if self.recipe.replicas > 1 and self.steps:
+            self.save()
+        begin = partial(_follow, self.recipe, self.folder, str(self.device), self.steps > 0)
+        return Replicas.lead(self.recipe.replicas, begin)
 
     def save(self, report: Report | None = None) -> None:
         """Write the checkpoint, the previous one stays until the new one is whole; then a line of the curve."""
@@ -170,9 +210,9 @@ class ClickTrainer:
                 "skipped": self.skipped,
             },
         }
-        partial = self.folder / "checkpoint.partial"
-        torch.save(state, partial)
-        partial.replace(self.folder / "checkpoint.pt")
+        unfinished = self.folder / "checkpoint.partial"
+        torch.save(state, unfinished)
+        unfinished.replace(self.folder / "checkpoint.pt")
         if self._recent:
             self._write_curve(report)
 
@@ -192,29 +232,47 @@ class ClickTrainer:
 
     @classmethod
     def resume(
-        cls, folder: Path, device: str = "cpu", minutes: float | None = None, processes: int = 0
+        cls, folder: Path, device: str = "cpu", minutes: float | None = None, replicas: int | None = None
     ) -> ClickTrainer:
-        """The trainer as it was saved; ``minutes`` replaces the recipe's time budget.
+        """The trainer as it was saved; ``minutes`` and ``replicas`` replace those of the recipe.
 
         Raises:
-            InputError: there is no checkpoint in the folder.
+            InputError: there is no checkpoint in the folder, or one of another version.
         """
         path = folder / "checkpoint.pt"
         if not path.is_file():
             raise InputError(f"There is no checkpoint.pt in {folder}, so there is nothing to resume.")
         state = torch.load(path, map_location="cpu", weights_only=True)
-        recipe = state["recipe"] | ({} if minutes is None else {"minutes": minutes})
-        trainer = cls(Recipe(**recipe), folder, device, processes)
-        trainer.network.load_state_dict(state["network"])
-        trainer.average.load_state_dict(state["average"])
-        trainer.optimiser.load_state_dict(state["optimiser"])
-        for name, value in state["counters"].items():
-            setattr(trainer, name, value)
+        changes = {"minutes": minutes, "replicas": replicas}
+        recipe = state["recipe"] | {name: value for name, value in changes.items() if value is not None}
+        try:
+            trainer = cls(Recipe(**recipe), folder, device)
+            trainer._load(state)
+        except (TypeError, RuntimeError, KeyError, ValueError) as error:
+            raise InputError(
+                f"The checkpoint in {folder} was made by another version of LKSegment and cannot be gone on with. "
+                "Train anew in another folder."
+            ) from error
         return trainer
 
-    def _step(self) -> float:
-        window = self.recipe.late_window if self.progress > 1 - self.recipe.late_share else self.recipe.window
-        batch = self._draw_batch(window)
+    def _load(self, state: Mapping[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        for name, value in state["counters"].items():
+            setattr(self, name, value)
+        self._first_scene = self.steps << 20
+
+    def step(self) -> float:
+        """One step of this trainer, and of all its replicas; returns the loss, 0 where the step was skipped.
+
+        Raises:
+            RunError: the gradient is not finite again and again, or another replica ended.
+        """
+        begun = time.monotonic()
+        replicas = self._replicas or Replicas()
+        window = self.recipe.window_at(self.progress)
+        batch = self._draw_batch(window, replicas)
         inputs = torch.from_numpy(np.stack([item.channels.array for item in batch]))
         targets = torch.from_numpy(np.stack([item.target for item in batch]))[:, None].float()
         inputs = inputs.to(self.device, memory_format=torch.channels_last_3d)
@@ -223,25 +281,47 @@ class ClickTrainer:
             group["lr"] = group["share"] * self._learning_rate()
         logits = self.network(inputs)
         loss = click_loss(logits, targets) + self.recipe.gate_penalty * self._gates.beyond()
-        value = float(loss.detach())
-        self.steps += 1
-        if not math.isfinite(value):
-            self.skipped += 1
-            if self.skipped > 20:
-                raise RunError(
-                    "The training loss was not a finite number in 20 steps; lower the learning rate."
-                )
-            return 0.0
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimiser.step()
-        self._update_average()
+        self.steps += 1
+        value = self._share(float(loss.detach()), replicas)
+        if math.isfinite(value):
+            self.optimiser.step()
+            self._update_average()
         probabilities = torch.sigmoid(logits.detach()).float().cpu().numpy()
         for item, probability in zip(batch, probabilities, strict=True):
-            if item.advance(probability[0]):
+            if np.isfinite(probability).all() and item.advance(probability[0]):
                 self._pool.append(item)
-        return value
+        self._last_step = time.monotonic() - begun
+        return value if math.isfinite(value) else 0.0
+
+    def _share(self, loss: float, replicas: Replicas) -> float:
+        """Clipped gradients, loss and time become the mean of all replicas'; the loss is NaN where any is not finite.
+
+        The time is that of the last step, the whole of it: all replicas must be equally far at every step.
+        """
+        gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
+        told = torch.tensor([loss, self._last_step, self._drawn], device=self.device)
+        flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), told])
+        flat = replicas.mean(flat)
+        loss, seconds, drawn = flat[-3:].tolist()
+        self.seconds += seconds
+        self.scenes += round(drawn * replicas.count)
+        self._drawn = 0
+        norm = float(flat[:-3].norm())
+        if not (math.isfinite(norm) and math.isfinite(loss)):
+            self.skipped += 1
+            self._skipped_in_a_row += 1
+            if self._skipped_in_a_row > _MOST_SKIPPED:
+                raise RunError(
+                    f"The gradient was not finite in {_MOST_SKIPPED} steps in a row; lower the learning rate."
+                )
+            return math.nan
+        self._skipped_in_a_row = 0
+        flat *= min(1.0, 1.0 / (norm + 1e-6))
+        for gradient, shared in zip(gradients, flat[:-3].split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(shared.view_as(gradient))
+        return loss
 
     def _learning_rate(self) -> float:
         warm_up = min(1.0, (self.steps + 1) / 200)
@@ -253,25 +333,28 @@ class ClickTrainer:
             for kept, new in zip(self.average.parameters(), self.network.parameters(), strict=True):
                 kept.lerp_(new, 1 - decay)
 
-    def _draw_batch(self, window: int) -> list[_InFlight]:
+    def _draw_batch(self, window: int, replicas: Replicas) -> list[_InFlight]:
         if window != self._pool_window:
             self._pool, self._waiting, self._pool_window = [], [], window
         while len(self._pool) < self.recipe.pool:
-            self._pool.append(self._new_item(window))
-        rng = np.random.default_rng((self.recipe.seed, self.steps))
+            self._pool.append(self._new_item(window, replicas))
+        rng = np.random.default_rng((self.recipe.seed, self.steps, replicas.rank))
         chosen = rng.choice(len(self._pool), self.recipe.batch, replace=False)
         batch = [self._pool[index] for index in chosen]
         self._pool = [item for index, item in enumerate(self._pool) if index not in set(chosen.tolist())]
         return batch
 
-    def _new_item(self, window: int) -> _InFlight:
+    def _new_item(self, window: int, replicas: Replicas) -> _InFlight:
         """The next target; scenes give several, which are handed out one by one."""
         while not self._waiting:
-            rng = scene_rng(self.recipe.seed, self.scenes)
-            for image, target in self._source.views(self.scenes, window):
+            number = self._first_scene + self._own_scenes * replicas.count + replicas.rank
+            self._own_scenes += 1
+            self._drawn += 1
+            recipe = self.recipe
+            rng = np.random.default_rng(((recipe.seed << 40) + number, 1))
+            for image, target in views_of_scene(recipe.seed, number, recipe.targets, recipe.scene, window):
                 clicks = int(rng.integers(1, self.recipe.most_clicks + 1))
                 self._waiting.append(_InFlight(image, target, clicks, self.recipe, int(rng.integers(2**62))))
-            self.scenes += 1
         return self._waiting.pop(0)
 
 
@@ -282,3 +365,12 @@ def click_loss(logits: Tensor, targets: Tensor) -> Tensor:
     size = probability.sum((1, 2, 3, 4)) + targets.sum((1, 2, 3, 4))
     dice = (2 * overlap + 1) / (size + 1)
     return (1 - dice).mean() + functional.binary_cross_entropy_with_logits(logits, targets)
+
+
+def _follow(recipe: Recipe, folder: Path, device: str, resumes: bool, replicas: Replicas) -> None:
+    """A replica: steps with the others until its process is ended."""
+    trainer = ClickTrainer(recipe, folder, device, replicas=replicas)
+    if resumes:
+        trainer._load(torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True))
+    while True:
+        trainer.step()

@@ -32,6 +32,7 @@ class Layout:
         self.wholes: dict[int, int] = {0: 0}
         self.groups: dict[int, int] = {0: 0}  # objects → what they are a part of in turn, as vertebrae of a spine
         self.tissues: dict[int, str] = {}  # what a part is made of, where its shape says so
+        self.undivided: set[int] = set()  # objects that are hardly ever meant in part: a bone, not its marrow
         self.between: set[int] = set()  # membranes and rims: they part structures, nobody means them
         axis = torch.arange(size, dtype=torch.float32)
         self.grid = torch.meshgrid(axis, axis, axis, indexing="ij")

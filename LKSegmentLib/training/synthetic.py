@@ -35,14 +35,15 @@ _LEAST = 40  # voxels of a target
 class SyntheticScene:
     """``image (k, j, i)`` float32 in arbitrary units, ``parts (k, j, i)`` int16 labels.
 
-    ``wholes``: part → object, ``groups``: object → what it belongs to in turn; ``between`` are the parts that only
-    separate others (membranes, rims) and are never a target.
+    ``wholes``: part → object, ``groups``: object → what it belongs to in turn; ``undivided`` are objects that people
+    hardly ever mean in part, ``between`` the parts that only separate others (membranes, rims) and are never a target.
     """
 
     image: Image
     parts: NDArray[np.int16]
     wholes: dict[int, int]
     groups: dict[int, int]
+    undivided: frozenset[int]
     between: frozenset[int]
 
 
@@ -62,7 +63,9 @@ def draw_scene(seed: int, size: int = SCENE) -> SyntheticScene:
     if rng.random() < 0.12:
         _end_of_view(image, layout)
     parts = layout.parts.numpy().astype(np.int16)
-    return SyntheticScene(image, parts, layout.wholes, layout.groups, frozenset(layout.between))
+    return SyntheticScene(
+        image, parts, layout.wholes, layout.groups, frozenset(layout.undivided), frozenset(layout.between)
+    )
 
 
 def draw_targets(scene: SyntheticScene, seed: int, count: int) -> list[Mask]:
@@ -83,6 +86,13 @@ def draw_targets(scene: SyntheticScene, seed: int, count: int) -> list[Mask]:
         if _LEAST <= mask.sum() <= 0.4 * mask.size and not any(np.array_equal(mask, other) for other in targets):
             targets.append(mask)
     return targets
+
+
+def views_of_scene(seed: int, number: int, targets: int, size: int, edge: int) -> list[tuple[Image, Mask]]:
+    """Views of scene ``number`` of a training with this seed: ``(image, target)``, cubes of ``edge``³ voxels."""
+    number += seed << 40
+    scene = draw_scene(number, size)
+    return list(views(scene, draw_targets(scene, number, targets), number, edge))
 
 
 def views(scene: SyntheticScene, targets: list[Mask], seed: int, edge: int) -> Iterator[tuple[Image, Mask]]:
@@ -131,7 +141,7 @@ def _meant(scene: SyntheticScene, part: int, rng: np.random.Generator) -> list[i
     """The parts that a click on ``part`` means: itself, its object, or the group its object belongs to."""
     whole = scene.wholes[part]
     chance = rng.random()
-    if chance < 0.35:
+    if chance < (0.06 if whole in scene.undivided else 0.35):
         return [part]
     if chance < 0.85:
         return [other for other in scene.wholes if scene.wholes[other] == whole]

@@ -15,7 +15,7 @@ from LKSegmentLib.networks.lk_click import LKClick
 from LKSegmentLib.prompts import CHANNELS
 from LKSegmentLib.volumes import read_volume, write_volume
 
-OPTIONS = {"feature_sizes": (8, 8, 8, 8), "depths": (1, 1, 1), "in_channels": len(CHANNELS), "out_channels": 1}
+OPTIONS = {"feature_sizes": (8, 8, 8), "depths": (1, 1, 1), "in_channels": len(CHANNELS), "out_channels": 1}
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from LKSegmentLib.prompts import CHANNELS, Point  # noqa: E402
 from LKSegmentLib.volumes import Volume  # noqa: E402
 
 PATIENCE = 120.0
-SMALL_CLICK = {"feature_sizes": [8, 8, 16, 16], "depths": [1, 1, 1], "layer_scale": 1.0}
+SMALL_CLICK = {"feature_sizes": [8, 16, 16], "depths": [1, 1, 1], "layer_scale": 1.0}
 SMALL_UNET = {"feature_sizes": [8, 16], "norm_groups": 4, "attention": {"0": [5, 1]}}
 
 

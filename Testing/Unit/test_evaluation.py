@@ -297,7 +297,7 @@ def test_the_page_says_what_was_reached_wanted_and_missed() -> None:
 
 
 def test_scores_are_stored_beside_the_weights_they_were_measured_with(tmp_path) -> None:
-    network = LKClick(in_channels=len(CHANNELS), feature_sizes=(8, 8, 8, 8), depths=(1, 1, 1))
+    network = LKClick(in_channels=len(CHANNELS), feature_sizes=(8, 8, 8), depths=(1, 1, 1))
     folder = packages.save(
         tmp_path / "tiny",
         network="lk_click",
@@ -305,7 +305,7 @@ def test_scores_are_stored_beside_the_weights_they_were_measured_with(tmp_path) 
         labels=[{"name": "structure"}],
         window=(16, 16, 16),
         licence="Apache-2.0",
-        options={"feature_sizes": (8, 8, 8, 8), "depths": (1, 1, 1), "in_channels": len(CHANNELS), "out_channels": 1},
+        options={"feature_sizes": (8, 8, 8), "depths": (1, 1, 1), "in_channels": len(CHANNELS), "out_channels": 1},
         kind="click",
         output="regions",
     )

@@ -366,7 +366,7 @@ def test_a_saved_package_segments_a_real_image_the_same_however_its_axes_lie(rea
         pytest.skip("case 01 is not here")
     volume = read_volume(path)
     torch.manual_seed(0)
-    options = {"feature_sizes": [8, 8, 8, 8], "depths": [1, 1, 1]}
+    options = {"feature_sizes": [8, 8, 8], "depths": [1, 1, 1]}
     network = networks.create("lk_click", in_channels=1, out_channels=3, **options).eval()
     with torch.no_grad():
         # Random weights, moved so that every class wins somewhere.

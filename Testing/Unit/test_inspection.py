@@ -40,7 +40,7 @@ def oblique_volume(shape=(32, 36, 40)) -> Volume:
 
 
 def test_recording_does_not_change_the_answer() -> None:
-    network = LKClick(in_channels=2, feature_sizes=(8, 8, 16, 16), depths=(1, 1, 1)).eval()
+    network = LKClick(in_channels=2, feature_sizes=(8, 16, 16), depths=(1, 1, 1)).eval()
     x = torch.randn(1, 2, 16, 16, 16)
     with torch.inference_mode():
         plain = network(x)
@@ -191,8 +191,8 @@ def test_of_several_looks_the_one_that_became_the_mask_is_shown(monkeypatch: pyt
     volume = oblique_volume((48, 48, 48))
     session = random_session(volume)
     with torch.no_grad():
-        session.network.head.weight.zero_()
-        session.network.head.bias.fill_(1.0)  # everything belongs to the structure: it runs out of every window
+        session.network.head[0].weight.zero_()
+        session.network.head[0].bias.fill_(1.0)  # everything belongs to the structure: it runs out of every window
     runs = counting(session)
     points = [Point(tuple(volume.grid.centre_ras))]
     (found,) = click_maps(session, points, ["LK attention (mean)"])

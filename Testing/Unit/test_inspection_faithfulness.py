@@ -224,7 +224,7 @@ def test_a_clicked_window_gives_the_network_what_the_click_gave_it() -> None:
     expected = session.inputs_for(points)
     np.testing.assert_allclose(window.inputs(window.image)[0].numpy(), expected, atol=1e-6)
     assert expected[4].any(), "the previous mask is part of it"
-    name = "near-kernel gate, encoder 1/2"
+    name = "near-kernel gate, encoder 1/4"
     from LKSegmentLib.inspection.click_maps import click_maps
 
     ours, theirs = window.maps([name])[0], click_maps(session, points, [name])[0]

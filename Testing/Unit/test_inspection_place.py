@@ -51,7 +51,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "lka_unet": {"feature_sizes": (4, 4, 8, 8), "attention": {0: (15, 3), 1: (9, 3), 2: (6, 2)}},
     "rep3d": {},
     "dalight3d": {},
-    "lk_click": {"feature_sizes": (8, 8, 8, 8), "depths": (1, 1, 1)},
+    "lk_click": {"feature_sizes": (8, 8, 8), "depths": (1, 1, 1)},
 }
 BASELINES: dict[str, dict[str, Any]] = {
     "monai_dynunet": {"levels": 4, "filters": (4, 4, 4, 4)},
@@ -87,6 +87,9 @@ def shifting_only(name: str) -> Any:
             module.fc.forward = lambda x: torch.full_like(x[:, : x.shape[1] // 2], 0.5)
         elif isinstance(module, torch.nn.Conv3d | torch.nn.ConvTranspose3d):
             only_moves(module)
+    if name == "lk_click":  # the eight voxels of a block are answered alike, so that its middle shows
+        head = network.head[0]
+        head.weight.copy_(head.weight[:1].expand_as(head.weight).clone())
     return network.double()
 
 
@@ -155,7 +158,7 @@ def response(network: Any, image: Any, hit: Any, chosen: list[Chosen]) -> dict[s
 
 
 def image_of(network: Any, name: str) -> Any:
-    channels = 9 if name == "lk_click" else 1
+    channels = 11 if name == "lk_click" else 1
     return torch.ones(1, channels, *[EDGE.get(name, 32)] * 3, dtype=torch.float64)
 
 

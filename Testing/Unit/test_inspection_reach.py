@@ -108,7 +108,7 @@ def test_the_gradient_stays_within_the_theoretical_field_and_is_that_of_finite_d
 
 
 def click_session(window: int = 32) -> ClickModelSession:
-    network = randomise(LKClick(in_channels=len(CHANNELS), feature_sizes=(8, 8, 16, 16), depths=(1, 1, 1)))
+    network = randomise(LKClick(in_channels=len(CHANNELS), feature_sizes=(8, 16, 16), depths=(1, 1, 1)))
     manifest = SimpleNamespace(
         name="random", network="lk_click", kind="click", in_channels=len(CHANNELS), out_channels=1,
         window=(window,) * 3, prompts={},

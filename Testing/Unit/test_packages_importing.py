@@ -33,7 +33,7 @@ REP3D = {
     "kernel_size": 7,
 }
 DALIGHT = {"in_channels": 2, "out_channels": 3, "base_filters": 8, "num_stages": 3, "bottleneck_channels": 24}
-CLICK = {"in_channels": 9, "out_channels": 1, "feature_sizes": [8, 8, 8, 16], "depths": [1, 1, 2]}
+CLICK = {"in_channels": 11, "out_channels": 1, "feature_sizes": [8, 8, 16], "depths": [1, 1, 2]}
 TINY: list[tuple[str, dict[str, Any]]] = [
     ("dnet", DNET),
     ("dlknetr", {"in_channels": 2, "out_channels": 3, "depths": [1, 2, 1, 1, 2], "feature_sizes": [4, 4, 6, 6, 8]}),

@@ -20,7 +20,7 @@ from LKSegmentLib.errors import InputError, RunError  # noqa: E402
 from LKSegmentLib.packages import saving  # noqa: E402
 from LKSegmentLib.packages.archive import open_archive  # noqa: E402
 
-OPTIONS = {"feature_sizes": [8, 8, 8, 8], "depths": [1, 1, 2]}
+OPTIONS = {"feature_sizes": [8, 8, 8], "depths": [1, 1, 2]}
 
 
 def tiny(in_channels: int = 1, out_channels: int = 3, seed: int = 0) -> Any:
@@ -153,8 +153,8 @@ def test_wrong_values_are_refused_before_anything_is_written(tmp_path: Path) -> 
         next(broken.parameters())[:] = float("nan")
     cases: list[tuple[dict[str, Any], str]] = [
         ({"network": "unheard_of"}, "does not have"),
-        ({"options": {"feature_sizes": [8, 8, 8, 8], "wings": 2}}, "wings"),
-        ({"options": {"feature_sizes": [8, 8, 8, 16], "depths": [1, 1, 2]}}, "do not fit"),
+        ({"options": {"feature_sizes": [8, 8, 8], "wings": 2}}, "wings"),
+        ({"options": {"feature_sizes": [8, 8, 16], "depths": [1, 1, 2]}}, "do not fit"),
         ({"labels": ["background", "liver"], "out_channels": 4}, "do not fit"),
         ({"labels": [{"name": "only"}]}, "do not fit"),
         ({"state_dict": broken.state_dict()}, "not finite"),
@@ -208,10 +208,10 @@ def test_nothing_in_a_package_is_run(package: Path, tmp_path: Path) -> None:
 
 def test_weights_that_do_not_fit_the_network(package: Path) -> None:
     for options, words in (
-        ({"feature_sizes": [8, 8, 8, 16], "depths": [1, 1, 2]}, "do not fit the network.*shape"),
-        ({"feature_sizes": [8, 8, 8, 8], "depths": [1, 1, 3]}, "is missing"),
-        ({"feature_sizes": [8, 8, 8, 8], "depths": [1, 1, 1]}, "not part of the network"),
-        ({"feature_sizes": [60000, 60000, 60000, 60000], "depths": [1, 1, 2]}, "do not fit the network"),
+        ({"feature_sizes": [8, 8, 16], "depths": [1, 1, 2]}, "do not fit the network.*shape"),
+        ({"feature_sizes": [8, 8, 8], "depths": [1, 1, 3]}, "is missing"),
+        ({"feature_sizes": [8, 8, 8], "depths": [1, 1, 1]}, "not part of the network"),
+        ({"feature_sizes": [60000, 60000, 60000], "depths": [1, 1, 2]}, "do not fit the network"),
         ({"feature_sizes": "wide"}, "feature_sizes='wide' is not allowed"),
         ({"wings": 2}, "wings"),
     ):

@@ -24,7 +24,7 @@ SMALL = [
         {"feature_sizes": (8, 16), "norm_groups": 4, "attention": {0: (9, 3)}, "order": "dw_dwd"},
         (18, 20, 22),
     ),
-    ("lk_click", {"feature_sizes": (8, 8, 8, 16)}, (16, 24, 32)),
+    ("lk_click", {"feature_sizes": (8, 8, 16)}, (16, 24, 32)),
     ("dlknetr", {"feature_sizes": (4, 6, 8, 10, 12), "depths": (1, 1, 1, 1, 1)}, (35, 33, 37)),
     ("dlknetr", {"feature_sizes": (4, 6, 8, 10, 12), "depths": (1, 1, 1, 1, 1)}, (32, 32, 32)),
     (
@@ -101,7 +101,7 @@ def test_blocks_of_other_networks_are_found() -> None:
     with networks.prepare_for_inference(click):
         pass
     replaced = networks.prepare_for_inference(click).replaced
-    assert "attention" in replaced and "decoder_half.0" in replaced
+    assert "attention" in replaced and "decoder_quarter.0" in replaced
     masked = network_of(*SMALL[8][:2])
     assert "rep3d.stages.0.0" in networks.prepare_for_inference(masked).replaced
 

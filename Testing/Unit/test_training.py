@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 
-from LKSegmentLib.errors import InputError
+from LKSegmentLib.errors import InputError, RunError
 from LKSegmentLib.networks.lk_click import LKClick
-from LKSegmentLib.training import anatomy, appearance
+from LKSegmentLib.training import anatomy, appearance, click_training
 from LKSegmentLib.training.click_training import ClickTrainer, Recipe, click_loss
 from LKSegmentLib.training.gates import GateWatch, parameter_groups
-from LKSegmentLib.training.scene_source import SceneSource
+from LKSegmentLib.training.replicas import Replicas
 from LKSegmentLib.training.shapes import Layout
 from LKSegmentLib.training.synthetic import draw_scene, draw_targets, views
 
-SMALL = Recipe(minutes=60, window=16, late_window=24, batch=2, pool=3, scene=32, most_clicks=3)
+SMALL = Recipe(minutes=60, windows=((0.8, 16), (0.2, 24)), batch=2, pool=3, scene=32, most_clicks=3)
 
 
 def test_scenes_are_the_same_for_the_same_seed_and_differ_otherwise() -> None:
@@ -45,7 +49,7 @@ def test_training_learns_and_resumes(tmp_path) -> None:
     torch.manual_seed(0)
     trainer = ClickTrainer(SMALL, tmp_path)
     before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
-    losses = [trainer._step() for _ in range(4)]
+    losses = [trainer.step() for _ in range(4)]
     assert all(np.isfinite(losses))
     changed = [name for name, value in trainer.network.state_dict().items() if not torch.equal(value, before[name])]
     assert set(changed) == set(before), "every parameter must learn"
@@ -53,10 +57,107 @@ def test_training_learns_and_resumes(tmp_path) -> None:
     trainer.save()
     again = ClickTrainer.resume(tmp_path, minutes=90)
     assert (again.steps, again.scenes, again.seconds) == (trainer.steps, trainer.scenes, 1800.0)
-    assert again.recipe.minutes == 90 and again.recipe.window == SMALL.window
+    assert again.recipe.minutes == 90 and again.recipe.windows == SMALL.windows
     for name, value in trainer.average.state_dict().items():
         assert torch.equal(value, again.average.state_dict()[name])
-    assert np.isfinite(again._step())
+    assert np.isfinite(again.step())
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(tmp_path) -> None:
+    trainer = ClickTrainer(SMALL, tmp_path)
+    trainer.step()
+    with torch.no_grad():
+        trainer.network.head[0].bias.fill_(float("nan"))
+    kept = {name: value.clone() for name, value in trainer.average.state_dict().items()}
+    assert trainer.step() == 0.0 and trainer.skipped == 1
+    assert all(torch.equal(value, kept[name]) for name, value in trainer.average.state_dict().items())
+    trainer._skipped_in_a_row = 20
+    with pytest.raises(RunError, match="not finite"):
+        trainer.step()
+
+
+def _tell_the_mean(folder: Path, replicas: Replicas) -> None:
+    np.save(folder / f"{replicas.rank}.npy", replicas.mean(torch.tensor([replicas.rank + 1.0, 10.0])).numpy())
+
+
+def test_replicas_get_the_mean_in_a_folder_with_a_space_too(tmp_path, monkeypatch) -> None:
+    spaced = tmp_path / "temporary files"
+    spaced.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(spaced))
+    threads = torch.get_num_threads()
+    replicas = Replicas.lead(3, partial(_tell_the_mean, tmp_path))
+    try:
+        assert torch.get_num_threads() == 1
+        mean = replicas.mean(torch.tensor([1.0, 10.0]))
+        for process in replicas._others:
+            process.join()
+    finally:
+        replicas.close()
+    assert mean.tolist() == [2.0, 10.0]
+    for rank in (1, 2):
+        assert np.load(tmp_path / f"{rank}.npy").tolist() == [2.0, 10.0]
+    assert torch.get_num_threads() == threads and not list(spaced.iterdir())
+
+
+def test_a_checkpoint_of_another_version_is_one_sentence(tmp_path) -> None:
+    trainer = ClickTrainer(SMALL, tmp_path)
+    trainer.save()
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    torch.save(state | {"recipe": {"window": 48}}, tmp_path / "checkpoint.pt")
+    with pytest.raises(InputError, match="another version"):
+        ClickTrainer.resume(tmp_path)
+
+
+def test_who_goes_on_draws_other_scenes(tmp_path, monkeypatch) -> None:
+    drawn: list[int] = []
+    draw = click_training.views_of_scene
+
+    def noted(seed: int, number: int, *others: int) -> list:
+        drawn.append(number)
+        return draw(seed, number, *others)
+
+    monkeypatch.setattr(click_training, "views_of_scene", noted)
+    trainer = ClickTrainer(SMALL, tmp_path)
+    trainer.step()
+    trainer.step()
+    trainer.save()
+    assert trainer.scenes == len(drawn) > 0
+    again = ClickTrainer.resume(tmp_path, replicas=1)
+    again.step()
+    assert len(set(drawn)) == len(drawn) > trainer.scenes and again.scenes == len(drawn)
+
+
+def test_two_replicas_step_as_one(tmp_path) -> None:
+    trainer = ClickTrainer(replace(SMALL, replicas=2), tmp_path)
+    alone = ClickTrainer(SMALL, tmp_path / "alone")
+    try:
+        trainer.train(stop_after=0.01)
+        alone.train(stop_after=0.01)
+        assert trainer.steps == alone.steps == 1
+        (other,) = trainer._replicas._others
+        assert other.is_alive()
+        moved = [
+            float((mine - theirs).detach().abs().max())
+            for mine, theirs in zip(trainer.network.parameters(), alone.network.parameters(), strict=True)
+        ]
+        assert max(moved) > 0, "the other replica's windows must count"
+        other.terminate()
+        other.join()
+        with pytest.raises(RunError, match="ended unexpectedly"):
+            trainer.step()
+    finally:
+        trainer.close()
+    assert not other.is_alive()
+    resumed = ClickTrainer.resume(tmp_path)
+    try:
+        resumed.train(stop_after=0.01)
+    finally:
+        resumed.close()
+    assert resumed.steps == 2
+
+
+def test_the_windows_grow_as_the_recipe_says() -> None:
+    assert [SMALL.window_at(progress) for progress in (0, 0.79, 0.81, 1)] == [16, 16, 24, 24]
 
 
 def test_there_is_nothing_to_resume_in_an_empty_folder(tmp_path) -> None:
@@ -79,19 +180,6 @@ def test_every_checkpoint_adds_a_line_to_the_curve(tmp_path) -> None:
     lines = (tmp_path / "curve.csv").read_text().splitlines()
     assert lines[0].split(",") == list(heard[0])
     assert len(lines) == 3 and [row["steps"] for row in heard] == [1.0, 2.0]
-
-
-def test_processes_draw_the_same_scenes() -> None:
-    here, elsewhere = SceneSource(3, 2, 24), SceneSource(3, 2, 24, processes=1)
-    try:
-        for number in (0, 1):
-            for (image, target), (other_image, other_target) in zip(
-                here.views(number, 16), elsewhere.views(number, 16), strict=True
-            ):
-                np.testing.assert_array_equal(target, other_target)
-                np.testing.assert_allclose(image, other_image, atol=1e-4)
-    finally:
-        elsewhere.close()
 
 
 def test_views_show_the_target_as_a_session_would() -> None:
@@ -122,22 +210,22 @@ def test_every_kind_of_anatomy_adds_parts_of_known_tissue(add) -> None:
 
 
 def test_large_kernels_learn_in_smaller_steps() -> None:
-    network = LKClick(in_channels=11, feature_sizes=(8, 8, 16, 16), depths=(1, 1, 1))
+    network = LKClick(in_channels=11, feature_sizes=(8, 16, 16), depths=(1, 1, 1))
     groups = parameter_groups(network)
     share_of = {parameter: group["share"] for group in groups for parameter in group["params"]}
     assert sum(len(group["params"]) for group in groups) == len(list(network.parameters())) == len(share_of)
-    gating = network.encoder[0][0].attn.spatial_gating_unit
+    gating = network.encoder[1][0].attn.spatial_gating_unit
     assert share_of[gating.spatial_se[0].weight] == 27 / 686
     assert share_of[gating.att_conv2.weight] == 27 / 343
-    assert share_of[gating.channel_proj.weight] == share_of[network.stem[0].weight] == 1
+    assert share_of[gating.channel_proj.weight] == share_of[network.down[0][0].weight] == 1
 
 
 def test_gates_that_were_pushed_shut_are_drawn_back() -> None:
-    network = LKClick(in_channels=11, feature_sizes=(8, 8, 16, 16), depths=(1, 1, 1))
+    network = LKClick(in_channels=11, feature_sizes=(8, 16, 16), depths=(1, 1, 1))
     watch = GateWatch(network)
     network(torch.randn(1, 11, 16, 16, 16))
     assert float(watch.beyond().detach()) < 1e-3, "fresh gates are half open"
-    gate = network.encoder[0][0].attn.spatial_gating_unit.spatial_se[0]
+    gate = network.encoder[1][0].attn.spatial_gating_unit.spatial_se[0]
     with torch.no_grad():
         gate.bias.fill_(-60.0)
     network(torch.randn(1, 11, 16, 16, 16))
