@@ -242,7 +242,7 @@ class ClickTrainer:
         path = folder / "checkpoint.pt"
         if not path.is_file():
             raise InputError(f"There is no checkpoint.pt in {folder}, so there is nothing to resume.")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = _stored(folder)
         changes = {"minutes": minutes, "replicas": replicas}
         recipe = state["recipe"] | {name: value for name, value in changes.items() if value is not None}
         try:
@@ -367,10 +367,15 @@ def click_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return (1 - dice).mean() + functional.binary_cross_entropy_with_logits(logits, targets)
 
 
+def _stored(folder: Path) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True)
+    return state
+
+
 def _follow(recipe: Recipe, folder: Path, device: str, resumes: bool, replicas: Replicas) -> None:
     """A replica: steps with the others until its process is ended."""
     trainer = ClickTrainer(recipe, folder, device, replicas=replicas)
     if resumes:
-        trainer._load(torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True))
+        trainer._load(_stored(folder))
     while True:
         trainer.step()

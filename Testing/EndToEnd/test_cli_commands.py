@@ -128,7 +128,7 @@ def test_ctrl_c_during_training_loses_no_step(tmp_path: Path, monkeypatch: pytes
         trainer.steps += 1
         return 0.0
 
-    monkeypatch.setattr(ClickTrainer, "_step", interrupted)
+    monkeypatch.setattr(ClickTrainer, "step", interrupted)
     assert main(["train", "click", "--out", str(tmp_path / "run")]) == 130
     assert ClickTrainer.resume(tmp_path / "run").steps == 2
 

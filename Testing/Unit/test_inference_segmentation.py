@@ -370,7 +370,8 @@ def test_a_saved_package_segments_a_real_image_the_same_however_its_axes_lie(rea
     network = networks.create("lk_click", in_channels=1, out_channels=3, **options).eval()
     with torch.no_grad():
         # Random weights, moved so that every class wins somewhere.
-        network.head.bias -= network(torch.rand(1, 1, 32, 32, 32)).mean(dim=(0, 2, 3, 4))
+        means = network(torch.rand(1, 1, 32, 32, 32)).mean(dim=(0, 2, 3, 4))
+        network.head[0].bias -= means.repeat_interleave(8)
     folder = packages.save(
         tmp_path / "random",
         network="lk_click",
