@@ -143,7 +143,7 @@ class ClickTrainer:
         self._pool: list[_InFlight] = []
         self._waiting: list[_InFlight] = []
         self._pool_window = 0
-        self._replicas = replicas
+        self._replicas = replicas or Replicas()
         self._last_step = 0.0  # seconds
         self._skipped_in_a_row = 0
         self._drawn = 0  # scenes since the last step
@@ -170,7 +170,7 @@ class ClickTrainer:
         Raises:
             RunError: the loss is not finite again and again.
         """
-        if self._replicas is None:
+        if self._replicas.count < self.recipe.replicas:
             self._replicas = self._with_others()
         begun = last_saved = time.monotonic()
         while self.progress < 1 and time.monotonic() - begun < stop_after:
@@ -184,13 +184,11 @@ class ClickTrainer:
 
     def close(self) -> None:
         """End the other replicas."""
-        if self._replicas is not None:
-            self._replicas.close()
-            self._replicas = None
+        self._replicas.close()
 
     def _with_others(self) -> Replicas:
         """Start the other replicas; what they begin with is the checkpoint, or the recipe where there is none yet."""
-        if self.recipe.replicas > 1 and self.steps:
+        if self.steps:
             self.save()
         begin = partial(_follow, self.recipe, self.folder, str(self.device), self.steps > 0)
         return Replicas.lead(self.recipe.replicas, begin)
@@ -270,9 +268,7 @@ class ClickTrainer:
             RunError: the gradient is not finite again and again, or another replica ended.
         """
         begun = time.monotonic()
-        replicas = self._replicas or Replicas()
-        window = self.recipe.window_at(self.progress)
-        batch = self._draw_batch(window, replicas)
+        batch = self._draw_batch(self.recipe.window_at(self.progress))
         inputs = torch.from_numpy(np.stack([item.channels.array for item in batch]))
         targets = torch.from_numpy(np.stack([item.target for item in batch]))[:, None].float()
         inputs = inputs.to(self.device, memory_format=torch.channels_last_3d)
@@ -284,7 +280,7 @@ class ClickTrainer:
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.steps += 1
-        value = self._share(float(loss.detach()), replicas)
+        value = self._share(float(loss.detach()))
         if math.isfinite(value):
             self.optimiser.step()
             self._update_average()
@@ -295,20 +291,21 @@ class ClickTrainer:
         self._last_step = time.monotonic() - begun
         return value if math.isfinite(value) else 0.0
 
-    def _share(self, loss: float, replicas: Replicas) -> float:
+    def _share(self, loss: float) -> float:
         """Clipped gradients, loss and time become the mean of all replicas'; the loss is NaN where any is not finite.
 
         The time is that of the last step, the whole of it: all replicas must be equally far at every step.
         """
         gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
         told = torch.tensor([loss, self._last_step, self._drawn], device=self.device)
-        flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), told])
-        flat = replicas.mean(flat)
+        flat = self._replicas.mean(torch.cat([*(gradient.reshape(-1) for gradient in gradients), told]))
+        for gradient, shared in zip(gradients, flat[:-3].split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(shared.view_as(gradient))
+        norm = float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0))
         loss, seconds, drawn = flat[-3:].tolist()
         self.seconds += seconds
-        self.scenes += round(drawn * replicas.count)
+        self.scenes += round(drawn * self._replicas.count)
         self._drawn = 0
-        norm = float(flat[:-3].norm())
         if not (math.isfinite(norm) and math.isfinite(loss)):
             self.skipped += 1
             self._skipped_in_a_row += 1
@@ -318,9 +315,6 @@ class ClickTrainer:
                 )
             return math.nan
         self._skipped_in_a_row = 0
-        flat *= min(1.0, 1.0 / (norm + 1e-6))
-        for gradient, shared in zip(gradients, flat[:-3].split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(shared.view_as(gradient))
         return loss
 
     def _learning_rate(self) -> float:
@@ -333,28 +327,28 @@ class ClickTrainer:
             for kept, new in zip(self.average.parameters(), self.network.parameters(), strict=True):
                 kept.lerp_(new, 1 - decay)
 
-    def _draw_batch(self, window: int, replicas: Replicas) -> list[_InFlight]:
+    def _draw_batch(self, window: int) -> list[_InFlight]:
         if window != self._pool_window:
             self._pool, self._waiting, self._pool_window = [], [], window
         while len(self._pool) < self.recipe.pool:
-            self._pool.append(self._new_item(window, replicas))
-        rng = np.random.default_rng((self.recipe.seed, self.steps, replicas.rank))
+            self._pool.append(self._new_item(window))
+        rng = np.random.default_rng((self.recipe.seed, self.steps, self._replicas.rank))
         chosen = rng.choice(len(self._pool), self.recipe.batch, replace=False)
         batch = [self._pool[index] for index in chosen]
         self._pool = [item for index, item in enumerate(self._pool) if index not in set(chosen.tolist())]
         return batch
 
-    def _new_item(self, window: int, replicas: Replicas) -> _InFlight:
+    def _new_item(self, window: int) -> _InFlight:
         """The next target; scenes give several, which are handed out one by one."""
+        recipe, replicas = self.recipe, self._replicas
         while not self._waiting:
             number = self._first_scene + self._own_scenes * replicas.count + replicas.rank
             self._own_scenes += 1
             self._drawn += 1
-            recipe = self.recipe
             rng = np.random.default_rng(((recipe.seed << 40) + number, 1))
             for image, target in views_of_scene(recipe.seed, number, recipe.targets, recipe.scene, window):
-                clicks = int(rng.integers(1, self.recipe.most_clicks + 1))
-                self._waiting.append(_InFlight(image, target, clicks, self.recipe, int(rng.integers(2**62))))
+                clicks = int(rng.integers(1, recipe.most_clicks + 1))
+                self._waiting.append(_InFlight(image, target, clicks, recipe, int(rng.integers(2**62))))
         return self._waiting.pop(0)
 
 
