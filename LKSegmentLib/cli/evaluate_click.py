@@ -15,16 +15,13 @@ from LKSegmentLib.cli.screen import Screen
 from LKSegmentLib.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
     from LKSegmentLib.cli.click_pictures import Panel
     from LKSegmentLib.evaluation.click_scores import Baseline, ClickScore, Step
     from LKSegmentLib.evaluation.structures import Structure
-    from LKSegmentLib.inference.clicks import ClickModelSession
     from LKSegmentLib.packages import Package
     from LKSegmentLib.prompts import Point
-    from LKSegmentLib.volumes import MaskBox, Volume
+    from LKSegmentLib.volumes import MaskBox
 
 EXAMPLE = (
     "  lksegment evaluate click --data ../shared/data --markdown scores.md --picture scores.png\n"
@@ -121,13 +118,13 @@ def _scores(
     arguments: argparse.Namespace, package: Package, device: str, baselines: Sequence[Baseline], screen: Screen
 ) -> tuple[list[ClickScore], list[Structure], list[dict[int, tuple[MaskBox, Sequence[Point]]]]]:
     """The scores, the structures as they were clicked on, and the masks and clicks that a picture may show of each."""
-    from LKSegmentLib.evaluation.click_scores import score
+    from LKSegmentLib.evaluation.click_scores import ModelMethod, score
     from LKSegmentLib.evaluation.structures import real_structures
     from LKSegmentLib.volumes import MaskBox
 
     names = [name.strip() for name in arguments.structures.split(",")] if arguments.structures else None
     shown = {*_SHOWN, arguments.clicks} if arguments.picture else set()
-    method = _Method(package, device)
+    method = ModelMethod(package, device)
     rows, structures, seen = [], [], []
     with screen.progress("Evaluating") as progress:
         progress("reading", 0.0)
@@ -260,19 +257,3 @@ def _told(machine: dict[str, Any]) -> str:
     threads = f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}"
     load = "" if machine["load"] is None else f", load of the machine at the end {machine['load']:.1f}"
     return f"{machine['processor']}, {threads}, torch {machine['torch']}{load}"
-
-
-class _Method:
-    """A click model as the evaluation calls it: the clicks so far on a volume give a mask (k, j, i)."""
-
-    def __init__(self, package: Package, device: str) -> None:
-        self._package = package
-        self._device = device
-        self._session: ClickModelSession | None = None
-
-    def __call__(self, volume: Volume, points: Sequence[Point]) -> NDArray[np.bool_]:
-        from LKSegmentLib.inference.clicks import ClickModelSession
-
-        if self._session is None or self._session.volume is not volume:
-            self._session = ClickModelSession(volume, self._package, self._device)
-        return self._session.mask_for(points).full(volume.grid.shape)

@@ -15,6 +15,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from LKSegmentLib.inference.clicks import ClickModelSession
+from LKSegmentLib.packages import Package
 from LKSegmentLib.prompts import Point
 from LKSegmentLib.prompts.simulated import correcting_click, first_click
 from LKSegmentLib.volumes import Volume
@@ -33,6 +35,20 @@ class ClickMethod(Protocol):
     """Anything that answers clicks on a volume with a mask on its grid."""
 
     def __call__(self, volume: Volume, points: Sequence[Point]) -> Mask: ...
+
+
+class ModelMethod:
+    """A click model as a :class:`ClickMethod`; the session of a volume stays while that volume is asked about."""
+
+    def __init__(self, package: Package, device: str = "cpu") -> None:
+        self._package = package
+        self._device = device
+        self._session: ClickModelSession | None = None
+
+    def __call__(self, volume: Volume, points: Sequence[Point]) -> Mask:
+        if self._session is None or self._session.volume is not volume:
+            self._session = ClickModelSession(volume, self._package, self._device)
+        return self._session.mask_for(points).full(volume.grid.shape)
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,8 @@ import numpy as np
 import torch
 
 from LKSegmentLib import packages
-from LKSegmentLib.evaluation.click_scores import score
+from LKSegmentLib.evaluation.click_scores import ModelMethod, score
 from LKSegmentLib.evaluation.structures import Structure
-from LKSegmentLib.inference.clicks import ClickModelSession
 from LKSegmentLib.volumes import Volume
 
 from .click_export import WINDOW, export_package
@@ -99,12 +98,11 @@ def measure(design: Design, minutes: float, folder: Path) -> Result:
     shutil.rmtree(place, ignore_errors=True)
     trainer = ClickTrainer(Recipe(minutes=minutes, windows=_WINDOWS, network=design.options), place)
     trainer.train()
-    package = packages.load(export_package(trainer, place / "lk_click", overwrite=True))
+    method = ModelMethod(packages.load(export_package(trainer, place / "lk_click", overwrite=True)))
     curves: list[list[float]] = []
     seconds: list[float] = []
     for structure in held_out():
-        session = ClickModelSession(structure.volume, package)
-        curve = score(structure, lambda volume, points, s=session: s.mask_for(points).full(volume.grid.shape)).model
+        curve = score(structure, method).model
         curves.append([curve.dice[curve.at(count)] for count in _TOLD])
         seconds += curve.seconds[1:]
     result = Result(
