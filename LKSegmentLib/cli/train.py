@@ -5,17 +5,23 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from LKSegmentLib.cli.command import Command, Parser, add_json, example
 from LKSegmentLib.cli.outputs import output_folder
 from LKSegmentLib.cli.screen import Screen
 from LKSegmentLib.errors import InputError
 
+if TYPE_CHECKING:
+    from LKSegmentLib.training.click_training import ClickTrainer
+    from LKSegmentLib.training.recipe import Recipe
+
 _EXAMPLE = (
     "  lksegment train click --minutes 90 --out my_model\n"
     "  lksegment train click --resume --minutes 180 --out my_model\n"
+    "  lksegment train click --from lk_click --minutes 90 --precision bfloat16 --replicas 2 --out my_model\n"
     "  lksegment train click --minutes 108 --stop-after 9 --device cuda --replicas 14 --out my_model"
 )
 
@@ -37,13 +43,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="trainers that step together, a processor core each, with N times the windows a step; one GPU can serve "
         "many, as volumes and clicks are prepared on the processor (default: 1, or as it was)",
     )  # fmt: skip
+    click.add_argument(
+        "--from", dest="start", metavar="MODEL", help="begin with the weights of this click model: a name or a package"
+    )
+    click.add_argument(
+        "--precision", choices=("float32", "bfloat16"), default="float32",
+        help="of the activations; bfloat16 is faster on processors made for it, and on GPUs (default: float32)",
+    )  # fmt: skip
     add_json(click)
 
 
 def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
     from LKSegmentLib.inference.devices import resolve_device
     from LKSegmentLib.training.click_export import export_package
-    from LKSegmentLib.training.click_training import ClickTrainer, Recipe
+    from LKSegmentLib.training.click_training import ClickTrainer
+    from LKSegmentLib.training.recipe import Recipe
 
     begun = time.monotonic()
     folder = output_folder(Path(arguments.out).expanduser().absolute(), "trained model")
@@ -53,9 +67,13 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
     elif (folder / "checkpoint.pt").exists():
         raise InputError(f"There is a checkpoint in {folder} already; go on with --resume, or name another folder.")
     else:
-        minutes, replicas = arguments.minutes or Recipe.minutes, arguments.replicas or Recipe.replicas
-        recipe = Recipe(minutes=minutes, seed=arguments.seed, replicas=replicas)
-        trainer = ClickTrainer(recipe, folder, device)
+        recipe = Recipe(
+            minutes=arguments.minutes or Recipe.minutes,
+            seed=arguments.seed,
+            replicas=arguments.replicas or Recipe.replicas,
+            precision=arguments.precision,
+        )
+        trainer = _begun_with(arguments.start, recipe, folder, device)
     end = begun + 60 * (arguments.stop_after or math.inf)
     screen.say(f"Training for {trainer.recipe.minutes:g} minutes on {device}; Ctrl+C stops, --resume goes on.")
     with screen.progress("Training") as progress:
@@ -73,6 +91,25 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
         screen.say(f"{100 * trainer.progress:.0f} % of the training time is used; --resume goes on.")
     screen.say(f"The model package is {package}; use it with: lksegment click IMAGE --model {package} ...")
     return {"package": package, "steps": trainer.steps, "scenes": trainer.scenes, "minutes": trainer.seconds / 60}
+
+
+def _begun_with(model: str | None, recipe: Recipe, folder: Path, device: str) -> ClickTrainer:
+    """A trainer that begins with the weights of this model; None: with random ones."""
+    from LKSegmentLib import packages
+    from LKSegmentLib.training.click_training import ClickTrainer
+    from LKSegmentLib.training.recipe import GOING_ON
+
+    if model is None:
+        return ClickTrainer(recipe, folder, device)
+    package = packages.load(model)
+    if package.manifest.network != "lk_click":
+        raise InputError(f"The model {package.manifest.name!r} is no click model; --from takes one, such as lk_click.")
+    origin = {
+        "weights_sha256": package.manifest.files["weights.safetensors"].sha256,
+        "trained_on": package.manifest.trained_on,
+    }
+    recipe = replace(recipe, started_from=origin, **GOING_ON)
+    return ClickTrainer(recipe, folder, device, weights=package.network("cpu").state_dict())
 
 
 def _positive(text: str) -> float:

@@ -306,7 +306,7 @@ class ClickModelSession:
         if before is not None and before.mask.array.size:
             whole = before.mask.full(self._grid.shape)
             previous = window.sample(whole.view(np.uint8)) > 0.5
-        channels.set_previous_mask(previous)
+        channels.set_previous_mask(previous, len(without_last(clicks)))
         return channels.array
 
     def _logits(

@@ -25,7 +25,7 @@ from LKSegmentLib.inference.segmentation import layout_for, run_network
 from LKSegmentLib.inference.windows import cut
 from LKSegmentLib.networks.preparation import prepare_for_inference
 from LKSegmentLib.packages import Manifest, Package
-from LKSegmentLib.prompts import Point, PromptChannels
+from LKSegmentLib.prompts import Point, PromptChannels, without_last
 from LKSegmentLib.volumes import Grid, Volume, canonical_axes
 
 from .by_network import exposed
@@ -158,7 +158,7 @@ class ClickedWindow(ExaminedWindow):
         for point in self._points:
             voxel = self._session.canonical_grid.ijk_of(point.ras)[::-1]
             channels.add_click(self._window.position_of(voxel), point.positive)
-        channels.set_previous_mask(self._before)
+        channels.set_previous_mask(self._before, len(without_last(self._points)))
         tensor = torch.from_numpy(channels.array)[None]
         return tensor.to(self._session.device, memory_format=torch.channels_last_3d)
 

@@ -9,7 +9,8 @@ Nothing is computed at full resolution, which would take most of the time: the a
 at 1/2 is made there, from its features and from the eight voxels of every input channel (sub-pixel convolution, Shi et
 al., CVPR 2016). How it compares with other designs in equal time: docs/click-designs.md.
 
-Input channels are those of ``LKSegmentLib.prompts``: image, clicks, similarity and nearness to them, previous mask.
+Input channels are those of ``LKSegmentLib.prompts``: image, clicks, similarity and nearness to them, previous
+mask, correction.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ from .receptive_field import Line, StageField
 
 HalfStage = Literal["convolution", "large_kernel"]
 _GROUPS = 8
-_NEAR = 2  # voxels along an edge that one voxel at half resolution stands for
+NEAR = 2  # voxels along an edge that one voxel at half resolution stands for
 
 
 class LKClick(nn.Module):
     """``(batch, in_channels, k, j, i)`` → logits ``(batch, out_channels, k, j, i)``; edges are multiples of 8.
 
     Args:
-        in_channels: 11 for the prompt channels of ``LKSegmentLib.prompts``.
+        in_channels: 12 for the prompt channels of ``LKSegmentLib.prompts``.
         out_channels: 1: the logit of "belongs to the structure".
         feature_sizes: channels at 1/2, 1/4 and 1/8 resolution.
         depths: blocks at 1/2, 1/4 and 1/8 in the encoder; the decoder has one at 1/4 and at 1/2.
@@ -56,7 +57,7 @@ class LKClick(nn.Module):
 
     def __init__(
         self,
-        in_channels: int = 11,
+        in_channels: int = 12,
         out_channels: int = 1,
         feature_sizes: Sequence[int] = (32, 64, 128),
         depths: Sequence[int] = (1, 3, 4),
@@ -112,9 +113,9 @@ class LKClick(nn.Module):
         self.fuse_half = PointwiseConv3d(2 * half, half)
         self.decoder_half = blocks(half, 1, large_at_half)
         self.exit_features = PointwiseConv3d(half, near)
-        self.exit_voxels = PointwiseConv3d(_NEAR**3 * in_channels, near, bias=False)
+        self.exit_voxels = PointwiseConv3d(NEAR**3 * in_channels, near, bias=False)
         self.act = nn.LeakyReLU(0.01)
-        self.head = nn.Sequential(nn.Conv3d(near, _NEAR**3 * out_channels, 3, padding=1), ChannelsToVoxels())
+        self.head = nn.Sequential(nn.Conv3d(near, NEAR**3 * out_channels, 3, padding=1), ChannelsToVoxels())
 
     def forward(self, x: Tensor) -> Tensor:
         """Channels as listed in ``LKSegmentLib.prompts.CHANNELS``.
@@ -136,7 +137,7 @@ class LKClick(nn.Module):
     def receptive_fields(self) -> list[StageField]:
         """Of the encoder's stages, the attended map and the logits, in input voxels; the global gates left out."""
         x = Line.of_input()
-        voxels = x.convolved(_NEAR, stride=_NEAR, padding=0)
+        voxels = x.convolved(NEAR, stride=NEAR, padding=0)
         skips: list[Line] = []
         fields: list[StageField] = []
         for stage, depth in enumerate(self.depths):
@@ -177,9 +178,9 @@ class ConvolutionBlock(nn.Module):
 def voxels_to_channels(x: Tensor) -> Tensor:
     """``(batch, c, 2k, 2j, 2i)`` → ``(batch, 8 c, k, j, i)``: channel 8 c + 4 dk + 2 dj + di is voxel (dk, dj, di)."""
     batch, channels, k, j, i = x.shape
-    parts = x.reshape(batch, channels, k // _NEAR, _NEAR, j // _NEAR, _NEAR, i // _NEAR, _NEAR)
+    parts = x.reshape(batch, channels, k // NEAR, NEAR, j // NEAR, NEAR, i // NEAR, NEAR)
     moved = parts.permute(0, 2, 4, 6, 1, 3, 5, 7)  # channels last in memory, as the convolutions want it
-    return moved.reshape(batch, k // _NEAR, j // _NEAR, i // _NEAR, -1).permute(0, 4, 1, 2, 3)
+    return moved.reshape(batch, k // NEAR, j // NEAR, i // NEAR, -1).permute(0, 4, 1, 2, 3)
 
 
 class ChannelsToVoxels(nn.Module):
@@ -188,5 +189,5 @@ class ChannelsToVoxels(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
         batch, channels, k, j, i = x.shape
-        parts = x.reshape(batch, channels // _NEAR**3, _NEAR, _NEAR, _NEAR, k, j, i).permute(0, 1, 5, 2, 6, 3, 7, 4)
-        return parts.reshape(batch, channels // _NEAR**3, _NEAR * k, _NEAR * j, _NEAR * i)
+        parts = x.reshape(batch, channels // NEAR**3, NEAR, NEAR, NEAR, k, j, i).permute(0, 1, 5, 2, 6, 3, 7, 4)
+        return parts.reshape(batch, channels // NEAR**3, NEAR * k, NEAR * j, NEAR * i)

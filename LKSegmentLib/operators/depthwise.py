@@ -51,6 +51,8 @@ def depthwise_conv3d(
             that there is not or that cannot do this.
     """
     _check(x, weight, dilation, method)
+    if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        return _in_single(x, weight, bias, dilation, method)
     chosen = _chosen(x, weight, dilation) if method == "auto" else method
     if chosen == "library":
         padding = [dilation * (edge // 2) for edge in weight.shape[2:]]
@@ -116,7 +118,7 @@ def _chosen(x: Tensor, weight: Tensor, dilation: int) -> str:
     # The meta device has shapes but no values; there the library's own call is counted.
     if x.device.type != "cpu":
         return "library"
-    # Under autocast the values are half precision, which neither method is made for.
+    # Neither method is made for half precision.
     if x.dtype not in (torch.float32, torch.float64) or x.dtype != weight.dtype:
         return "library"
     if dilation != 1:
@@ -124,6 +126,15 @@ def _chosen(x: Tensor, weight: Tensor, dilation: int) -> str:
     # The library's double precision copies the map once for every tap: gigabytes for a large kernel.
     by_transform = x.dtype == torch.float64 and min(weight.shape[2:]) >= _LEAST_EDGE_IN_DOUBLE
     return "fft" if by_transform or depthwise_fft.worth_it(x.shape[2:], weight.shape[2:]) else "direct"
+
+
+def _in_single(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, method: Method) -> Tensor:
+    """Under autocast: computed in single precision, which is faster on a CPU, and answered in autocast's."""
+    with torch.autocast("cpu", enabled=False):
+        answer = depthwise_conv3d(
+            x.float(), weight.float(), None if bias is None else bias.float(), dilation, method
+        )
+        return answer.to(torch.get_autocast_dtype("cpu"))
 
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, method: str) -> Tensor:

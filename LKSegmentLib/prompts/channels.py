@@ -4,11 +4,14 @@ Intensity is told three ways, since one scale does not serve air, bone and two s
 window, relative to what surrounds the first click, and as similarity to each click. The similarity channels are what
 makes clicks count; they are measured once against the contrast around the click and once against the noise there.
 What is alike may lie elsewhere, so the nearness channels measure the way to the next click through tissue alike.
+A correction is about what is wrong *now*: the last channel tells which clicks the mask has not answered yet, and how
+far what they mean may reach on their side of the mask.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
@@ -27,6 +30,7 @@ CHANNELS = (
     "noise-scaled similarity to negative clicks",
     "nearness to positive clicks",  # along the shortest way that crosses few edges and little unlike tissue
     "nearness to negative clicks",
+    "correction",  # nearness to clicks not answered yet, + outside of the mask to be added, - inside to be removed
 )
 
 _SMOOTHING = 1.0  # voxels; the image in which similarity is measured
@@ -38,9 +42,23 @@ _LEAST_NOISE = 0.01  # robust deviations of the window; keeps noise-free images 
 _SLOWEST = 0.05  # speed of the front through what is unlike, where 1 is a voxel a unit of time in what is alike
 _HALF_NEAR = 12.0  # time at which nearness is a half
 _LATEST = 72.0  # time at which the front stops
+_FARTHEST = 1 / (1 + _LATEST / _HALF_NEAR)  # nearness of what the front does not reach
+_ACROSS = 0.02  # share of its speed that a correction's front has on the wrong side of the mask's surface
+_NEARNESS, _CORRECTION = 9, 11  # places in CHANNELS
 
 Array = NDArray[np.float32]
 Voxel = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class _Click:
+    """A click inside the window, and what is around it: the value, the noise, and how steep the image is."""
+
+    voxel: Voxel
+    positive: bool
+    value: float
+    noise: float
+    steepness: float
 
 
 class PromptChannels:
@@ -59,21 +77,31 @@ class PromptChannels:
         self._smoothed = ndimage.gaussian_filter(normalised, _SMOOTHING, mode="nearest")
         self._axes = [np.arange(edge, dtype=np.float32) for edge in image.shape]
         self._has_reference = False
-        self._wants_nearness = any(9 + sign in self._wanted for sign in (0, 1))
-        if self._wants_nearness:
+        self._wants_fronts = any(number >= _NEARNESS for number in self._wanted)
+        if self._wants_fronts:
             self._steepness = ndimage.gaussian_gradient_magnitude(normalised, _SMOOTHING, mode="nearest")
             self._speed: Array = np.full((2, *image.shape), _SLOWEST, np.float32)
-        self._starts: tuple[list[Voxel], list[Voxel]] = ([], [])
-        self._is_late = [False, False]  # whether clicks came since nearness was measured
+        self._clicks: list[_Click | None] = []  # None: outside of the window
+        self._answered = 0  # clicks that the previous mask answers
+        self._is_late = [False, False, False]  # whether nearness of a sign, and the correction, are to be measured
 
     @property
     def array(self) -> Array:
         """The channels ``(len(names), k, j, i)``."""
         for sign in (0, 1):
-            if self._is_late[sign] and 9 + sign in self._wanted:
-                self._array[9 + sign] = _nearness(self._speed[sign], self._starts[sign])
+            if self._is_late[sign] and _NEARNESS + sign in self._wanted:
+                starts = [click.voxel for click in self._clicks if click is not None and click.positive != bool(sign)]
+                self._array[_NEARNESS + sign] = _nearness(self._speed[sign], starts)
                 self._is_late[sign] = False
+        if self._is_late[2] and _CORRECTION in self._wanted:
+            self._array[_CORRECTION] = self._reach(True) - self._reach(False)
+            self._is_late[2] = False
         return self._array if self._wanted == list(range(len(CHANNELS))) else self._array[self._wanted]
+
+    @property
+    def clicks(self) -> int:
+        """How many clicks there are, those outside of the window included."""
+        return len(self._clicks)
 
     def add_click(self, position: tuple[float, float, float], positive: bool) -> None:
         """Add a click at ``position`` (k, j, i) in voxels of the window.
@@ -88,6 +116,7 @@ class PromptChannels:
         near = np.exp(squared * np.float32(-0.5 / _NEAR**2))
         far = np.exp(np.sqrt(squared) * np.float32(-1 / _FAR))
         np.maximum(self._array[2 + sign], 0.5 * (near + far), out=self._array[2 + sign])
+        self._clicks.append(None)
         if not all(-0.5 <= place <= edge - 0.5 for place, edge in zip(position, self._smoothed.shape, strict=True)):
             return
         near_voxels = self._smoothed[self._cube(position, _NEIGHBOURHOOD)]
@@ -98,27 +127,49 @@ class PromptChannels:
         difference = np.abs(self._smoothed - value)
         alike = np.exp(difference * np.float32(-1 / (_TOLERANCE * contrast)))
         np.maximum(self._array[5 + sign], alike, out=self._array[5 + sign])
-        alike_in_noise = np.exp(np.square(difference / np.float32(2 * noise)) * np.float32(-0.5))
+        alike_in_noise = self._alike(float(value), noise)
         np.maximum(self._array[7 + sign], alike_in_noise, out=self._array[7 + sign])
-        if self._wants_nearness:
-            self._start_front(position, sign, alike_in_noise)
+        if self._wants_fronts:
+            k, j, i = (int(np.clip(round(c), 0, n - 1)) for c, n in zip(position, self._smoothed.shape, strict=True))
+            steepness = float(np.median(self._steepness[self._cube(position, _NEIGHBOURHOOD + 1)]))
+            click = _Click((k, j, i), positive, float(value), noise, max(steepness, _LEAST_NOISE))
+            self._clicks[-1] = click
+            np.maximum(self._speed[sign], self._speed_from(click), out=self._speed[sign])
+            self._is_late[sign] = self._is_late[2] = True
         if not self._has_reference:
             ranks = np.linspace(-1, 1, 65)
             self._array[1] = np.interp(self._array[0], quantiles, ranks) - np.interp(value, quantiles, ranks)
             self._has_reference = True
 
-    def _start_front(self, position: tuple[float, float, float], sign: int, alike_in_noise: Array) -> None:
-        """A front starts at the click too, fast through tissue like it and slow across edges."""
-        nearby = max(float(np.median(self._steepness[self._cube(position, _NEIGHBOURHOOD + 1)])), _LEAST_NOISE)
-        smooth = 1 / (1 + np.square(self._steepness * np.float32(0.5 / nearby)))
-        np.maximum(self._speed[sign], alike_in_noise * smooth + np.float32(_SLOWEST), out=self._speed[sign])
-        k, j, i = (int(np.clip(round(c), 0, n - 1)) for c, n in zip(position, self._smoothed.shape, strict=True))
-        self._starts[sign].append((k, j, i))
-        self._is_late[sign] = True
-
-    def set_previous_mask(self, mask: NDArray[np.generic]) -> None:
-        """``(k, j, i)``: the mask that the clicks so far gave, 0…1."""
+    def set_previous_mask(self, mask: NDArray[np.generic], answered: int) -> None:
+        """``(k, j, i)``: the mask, 0…1, that the first ``answered`` clicks gave; those after are the correction."""
         self._array[4] = mask
+        self._answered = answered
+        self._is_late[2] = True
+
+    def _alike(self, value: float, noise: float) -> Array:
+        """How alike every voxel is to a click with this value and noise around it."""
+        scaled = (self._smoothed - np.float32(value)) * np.float32(0.5 / noise)
+        alike: Array = np.exp(np.square(scaled) * np.float32(-0.5))
+        return alike
+
+    def _speed_from(self, click: _Click) -> Array:
+        """Of the front that starts at a click: fast through tissue like it and slow across edges."""
+        smooth = 1 / (1 + np.square(self._steepness * np.float32(0.5 / click.steepness)))
+        speed: Array = self._alike(click.value, click.noise) * smooth + np.float32(_SLOWEST)
+        return speed
+
+    def _reach(self, positive: bool) -> Array | float:
+        """Nearness, 0 at the farthest, to the clicks of one sign not answered yet, on their side of the mask."""
+        clicks = [click for click in self._clicks[self._answered :] if click is not None and click.positive == positive]
+        if not clicks:
+            return 0.0
+        speed = np.maximum.reduce([self._speed_from(click) for click in clicks])
+        wrong_side = (self._array[4] > 0.5) == positive
+        speed[wrong_side] *= np.float32(_ACROSS)
+        nearness = _nearness(speed, [click.voxel for click in clicks])
+        reach: Array = (nearness - np.float32(_FARTHEST)) * np.float32(1 / (1 - _FARTHEST))
+        return reach
 
     def _cube(self, position: tuple[float, float, float], half_edge: int) -> tuple[slice, ...]:
         cube = []
@@ -131,14 +182,34 @@ class PromptChannels:
 def _nearness(speed: Array, starts: list[Voxel]) -> Array:
     """1 at the ``starts``, a half where a front of this speed (k, j, i) arrives after ``_HALF_NEAR``, and so on to 0.
 
-    The front obeys the eikonal equation (fast marching; Sethian, PNAS 1996).
+    The front obeys the eikonal equation (fast marching; Sethian, PNAS 1996). It is followed on every second voxel,
+    at an eighth of the time: speed is measured in a smoothed image, which has hardly more detail.
     """
+    padded = np.pad(np.log(speed), [(0, edge % 2) for edge in speed.shape], mode="edge")
+    k, j, i = (edge // 2 for edge in padded.shape)
+    coarse = np.exp(padded.reshape(k, 2, j, 2, i, 2).mean((1, 3, 5)))
+    image = sitk.GetImageFromArray(coarse)
+    image.SetSpacing((2.0, 2.0, 2.0))
     march = sitk.FastMarchingImageFilter()
-    march.SetTrialPoints([(i, j, k) for k, j, i in starts])
+    march.SetTrialPoints([(i // 2, j // 2, k // 2) for k, j, i in starts])
     march.SetStoppingValue(_LATEST)
-    arrival = sitk.GetArrayFromImage(march.Execute(sitk.GetImageFromArray(speed)))
-    nearness: Array = (1 / (1 + np.minimum(arrival, _LATEST) / _HALF_NEAR)).astype(np.float32)
+    arrived = march.Execute(image)
+    arrival = np.minimum(sitk.GetArrayFromImage(arrived), _LATEST)
+    nearness: Array = (1 / (1 + arrival / _HALF_NEAR)).astype(np.float32)
+    for axis in range(3):
+        nearness = _doubled(nearness, axis)
+    nearness = nearness[tuple(slice(edge) for edge in speed.shape)]
+    for start in starts:
+        nearness[start] = 1
     return nearness
+
+
+def _doubled(values: Array, axis: int) -> Array:
+    """Twice as many values along an axis, linearly between the middles of the coarse ones."""
+    moved = np.moveaxis(values, axis, 0)
+    before, after = np.concatenate((moved[:1], moved[:-1])), np.concatenate((moved[1:], moved[-1:]))
+    doubled = np.stack((0.75 * moved + 0.25 * before, 0.75 * moved + 0.25 * after), 1)
+    return np.moveaxis(doubled.reshape(-1, *moved.shape[1:]), 0, axis)
 
 
 def robust_score(image: NDArray[np.floating]) -> Array:

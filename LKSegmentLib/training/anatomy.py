@@ -144,7 +144,7 @@ def add_vessels(layout: Layout) -> None:
     """An artery and a vein that run side by side and touch; now and then a branch."""
     rng = layout.rng
     path = layout.path(bend=float(rng.uniform(0.05, 0.4)))
-    one, other = layout.radius(0.02, 0.09), layout.radius(0.02, 0.09)
+    one, other = layout.radius(0.012, 0.09), layout.radius(0.012, 0.09)
     sideways = rng.normal(size=3)
     sideways *= (one + other) * float(rng.uniform(0.85, 1.4)) / np.linalg.norm(sideways)
     artery = layout.distance_to_path(path) < one

@@ -31,7 +31,8 @@ from LKSegmentLib.evaluation.structures import Structure
 from LKSegmentLib.volumes import Volume
 
 from .click_export import WINDOW, export_package
-from .click_training import ClickTrainer, Recipe
+from .click_training import ClickTrainer
+from .recipe import Recipe
 from .synthetic import draw_scene, draw_targets, views
 
 _HELD_OUT = 1 << 38  # scenes of a training with seed s have the numbers s · 2⁴⁰ + n, n far below this

@@ -25,12 +25,16 @@ def export_package(
         InputError: there is a package already and ``overwrite`` is False.
         RunError: writing failed; an earlier package is untouched.
     """
-    replicas = trainer.recipe.replicas
+    recipe = trainer.recipe
+    began = recipe.started_from
     trained = (
         f"Synthetic volumes only: {trainer.scenes:,} random scenes of LKSegmentLib.training.synthetic "
-        f"({trainer.steps:,} steps of {replicas * trainer.recipe.batch} windows, {trainer.seconds / 60:.0f} minutes on "
-        f"{replicas} x {trainer.device.type}). No real image was used for training or for choosing the checkpoint."
+        f"({trainer.steps:,} steps of {recipe.replicas * recipe.batch} windows, {trainer.seconds / 60:.0f} minutes on "
+        f"{recipe.replicas} x {trainer.device.type}). No real image was used for training or for choosing the "
+        "checkpoint."
     )
+    if began:
+        trained += f" It began with the weights {began['weights_sha256'][:12]}: {began['trained_on']}"
     return packages.save(
         folder,
         network="lk_click",
@@ -55,7 +59,7 @@ def export_package(
         },
         citation=f"LKSegment {__version__}, lk_click",
         extra={
-            "recipe": asdict(trainer.recipe),
+            "recipe": asdict(recipe),
             "steps": trainer.steps,
             "scenes": trainer.scenes,
             "intended_use": "Research. Not a medical device; a person checks every mask.",

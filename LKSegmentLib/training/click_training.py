@@ -12,7 +12,7 @@ import csv
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,93 +20,25 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as functional
-from numpy.typing import NDArray
 from torch import Tensor
 
 from LKSegmentLib.errors import InputError, RunError
 from LKSegmentLib.networks.lk_click import LKClick
-from LKSegmentLib.prompts import CHANNELS, PromptChannels
-from LKSegmentLib.prompts.simulated import box_faces, correcting_click, first_click, scribble
+from LKSegmentLib.prompts import CHANNELS
 
-from .gates import GateWatch, parameter_groups
+from .beginning import begin_with
+from .gates import GateWatch
+from .in_flight import InFlight
+from .optimisers import Optimisers
+from .recipe import Recipe
 from .replicas import Replicas
-from .synthetic import SCENE, views_of_scene
+from .synthetic import views_of_scene
+from .turning import Turn
 
 Report = Callable[[dict[str, float]], None]
 _BETWEEN_CHECKPOINTS = 60.0  # seconds
 _MOST_SKIPPED = 20
 _CURVE = ("minutes", "steps", "scenes", "skipped", "learning_rate", "soft_dice_loss_and_cross_entropy")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides what is trained; stored in the checkpoint and in the package's manifest."""
-
-    minutes: float = 108.0
-    seed: int = 0
-    # Share of the time, and edge of the windows then: many small ones first, last those used at inference.
-    windows: tuple[tuple[float, int], ...] = ((0.2, 32), (0.45, 48), (0.35, 64))
-    batch: int = 2
-    pool: int = 32
-    scene: int = SCENE  # voxels along an edge of a scene
-    targets: int = 6  # of one scene
-    most_clicks: int = 10
-    learning_rate: float = 1.0e-3
-    weight_decay: float = 0.01
-    average_decay: float = 0.998
-    gate_penalty: float = 1e-3
-    wrong_click_share: float = 0.02
-    scribble_share: float = 0.1  # of the corrections: a short stroke instead of a click
-    box_share: float = 0.08  # of the targets: begun with a click and a box around
-    replicas: int = 1  # trainers that step together, each with a batch of its own
-    network: dict[str, Any] = field(default_factory=dict)  # options of LKClick other than its defaults
-
-    def window_at(self, progress: float) -> int:
-        """Edge of the windows once this share of the time, 0…1, is used."""
-        until = 0.0
-        for share, edge in self.windows:
-            until += share
-            if progress < until:
-                return edge
-        return self.windows[-1][1]
-
-
-class _InFlight:
-    """One target in one scene, with the clicks it has received so far."""
-
-    def __init__(
-        self, image: NDArray[np.float32], target: NDArray[np.bool_], clicks: int, recipe: Recipe, seed: int
-    ) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.target = target
-        self.channels = PromptChannels(image)
-        self.clicks_left = clicks
-        self._recipe = recipe
-        self.channels.add_click(self._jittered(first_click(target, self.rng)), True)
-        if self.rng.random() < recipe.box_share:
-            for place in box_faces(target, int(self.rng.integers(1, 4))):
-                self.channels.add_click(self._jittered(place), False)
-
-    def advance(self, probability: NDArray[np.float32]) -> bool:
-        """Take the network's answer, place the next click; False when this target has had its clicks."""
-        self.clicks_left -= 1
-        mask = probability > 0.5
-        click = correcting_click(self.target, mask, self.rng) if self.clicks_left > 0 else None
-        if click is None:
-            return False
-        position, positive = click
-        self.channels.set_previous_mask(mask)
-        if self.rng.random() < self._recipe.scribble_share:
-            for place in scribble(self.target & ~mask if positive else mask & ~self.target, position, self.rng):
-                self.channels.add_click(self._jittered(place), positive)
-        if self.rng.random() < self._recipe.wrong_click_share:
-            positive = not positive
-        self.channels.add_click(self._jittered(position), positive)
-        return True
-
-    def _jittered(self, position: tuple[int, int, int]) -> tuple[float, float, float]:
-        k, j, i = (float(value + self.rng.uniform(-0.5, 0.5)) for value in position)
-        return k, j, i
 
 
 class ClickTrainer:
@@ -117,6 +49,10 @@ class ClickTrainer:
         folder: where the checkpoint and ``curve.csv`` are written, about once a minute and at the end.
         device: a torch device name.
         replicas: of this trainer, where it is one of several; else it starts those of the recipe when it trains.
+        weights: of an earlier click model to begin with (`beginning`); None: random ones.
+
+    Raises:
+        InputError: weights of another design.
     """
 
     def __init__(
@@ -125,23 +61,25 @@ class ClickTrainer:
         folder: Path,
         device: str = "cpu",
         replicas: Replicas | None = None,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.recipe = recipe
         self.folder = folder
         self.device = torch.device(device)
         torch.manual_seed(recipe.seed)
-        self.network = LKClick(in_channels=len(CHANNELS), **recipe.network).to(self.device)
+        self.network = LKClick(in_channels=len(CHANNELS), **recipe.network)
+        if weights is not None:
+            begin_with(self.network, weights)
+        self.network.to(self.device)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
-        self.optimiser = torch.optim.AdamW(
-            parameter_groups(self.network), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-        )
+        self.optimiser = Optimisers(self.network, recipe.learning_rate, recipe.weight_decay)
         self._gates = GateWatch(self.network)
         self.seconds = 0.0
         self.steps = 0
         self.scenes = 0
         self.skipped = 0
-        self._pool: list[_InFlight] = []
-        self._waiting: list[_InFlight] = []
+        self._pool: list[InFlight] = []
+        self._waiting: list[InFlight] = []
         self._pool_window = 0
         self._replicas = replicas or Replicas()
         self._last_step = 0.0  # seconds
@@ -187,10 +125,9 @@ class ClickTrainer:
         self._replicas.close()
 
     def _with_others(self) -> Replicas:
-        """Start the other replicas; what they begin with is the checkpoint, or the recipe where there is none yet."""
-        if self.steps:
-            self.save()
-        begin = partial(_follow, self.recipe, self.folder, str(self.device), self.steps > 0)
+        """Start the other replicas; what they begin with is the checkpoint."""
+        self.save()
+        begin = partial(_follow, self.recipe, self.folder, str(self.device))
         return Replicas.lead(self.recipe.replicas, begin)
 
     def save(self, report: Report | None = None) -> None:
@@ -271,20 +208,23 @@ class ClickTrainer:
         batch = self._draw_batch(self.recipe.window_at(self.progress))
         inputs = torch.from_numpy(np.stack([item.channels.array for item in batch]))
         targets = torch.from_numpy(np.stack([item.target for item in batch]))[:, None].float()
-        inputs = inputs.to(self.device, memory_format=torch.channels_last_3d)
-        targets = targets.to(self.device)
+        turn = Turn.draw(np.random.default_rng((self.recipe.seed, self.steps, self._replicas.rank, 1)))
+        inputs = turn.apply(inputs).to(self.device, memory_format=torch.channels_last_3d)
+        targets = turn.apply(targets).to(self.device)
         for group in self.optimiser.param_groups:
             group["lr"] = group["share"] * self._learning_rate()
-        logits = self.network(inputs)
+        in_half = self.recipe.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=in_half):
+            logits = self.network(inputs).float()
         loss = click_loss(logits, targets) + self.recipe.gate_penalty * self._gates.beyond()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad()
         loss.backward()
         self.steps += 1
         value = self._share(float(loss.detach()))
         if math.isfinite(value):
             self.optimiser.step()
             self._update_average()
-        probabilities = torch.sigmoid(logits.detach()).float().cpu().numpy()
+        probabilities = turn.undo(torch.sigmoid(logits.detach())).cpu().numpy()
         for item, probability in zip(batch, probabilities, strict=True):
             if np.isfinite(probability).all() and item.advance(probability[0]):
                 self._pool.append(item)
@@ -327,7 +267,7 @@ class ClickTrainer:
             for kept, new in zip(self.average.parameters(), self.network.parameters(), strict=True):
                 kept.lerp_(new, 1 - decay)
 
-    def _draw_batch(self, window: int) -> list[_InFlight]:
+    def _draw_batch(self, window: int) -> list[InFlight]:
         if window != self._pool_window:
             self._pool, self._waiting, self._pool_window = [], [], window
         while len(self._pool) < self.recipe.pool:
@@ -338,7 +278,7 @@ class ClickTrainer:
         self._pool = [item for index, item in enumerate(self._pool) if index not in set(chosen.tolist())]
         return batch
 
-    def _new_item(self, window: int) -> _InFlight:
+    def _new_item(self, window: int) -> InFlight:
         """The next target; scenes give several, which are handed out one by one."""
         recipe, replicas = self.recipe, self._replicas
         while not self._waiting:
@@ -348,7 +288,8 @@ class ClickTrainer:
             rng = np.random.default_rng(((recipe.seed << 40) + number, 1))
             for image, target in views_of_scene(recipe.seed, number, recipe.targets, recipe.scene, window):
                 clicks = int(rng.integers(1, recipe.most_clicks + 1))
-                self._waiting.append(_InFlight(image, target, clicks, recipe, int(rng.integers(2**62))))
+                clicks = recipe.most_clicks if rng.random() < recipe.all_clicks_share else clicks
+                self._waiting.append(InFlight(image, target, clicks, recipe, int(rng.integers(2**62))))
         return self._waiting.pop(0)
 
 
@@ -366,10 +307,9 @@ def _stored(folder: Path) -> dict[str, Any]:
     return state
 
 
-def _follow(recipe: Recipe, folder: Path, device: str, resumes: bool, replicas: Replicas) -> None:
+def _follow(recipe: Recipe, folder: Path, device: str, replicas: Replicas) -> None:
     """A replica: steps with the others until its process is ended."""
     trainer = ClickTrainer(recipe, folder, device, replicas=replicas)
-    if resumes:
-        trainer._load(_stored(folder))
+    trainer._load(_stored(folder))
     while True:
         trainer.step()

@@ -145,10 +145,10 @@ class Layout:
             self.paint(self.ellipsoid([float(v) for v in place], radius, 0.1) < 0, first)
 
     def _add_tube(self) -> None:
-        self.paint(self.distance_to_path(self.path()) < self.radius(0.02, 0.11), tissue=self.blood_or_any())
+        self.paint(self.distance_to_path(self.path()) < self.radius(0.013, 0.11), tissue=self.blood_or_any())
 
     def _add_tree(self) -> None:
-        radius = self.radius(0.02, 0.07)
+        radius = self.radius(0.014, 0.07)
         trunk = self.path()
         mask = self.distance_to_path(trunk) < radius
         for _ in range(int(self.rng.integers(1, 4))):

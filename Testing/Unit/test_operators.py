@@ -223,3 +223,21 @@ def test_triton_is_refused_in_a_sentence_where_it_cannot_run(monkeypatch: pytest
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(InputError, match="method 'triton'"):
         depthwise_conv3d(torch.zeros(1, 2, 4, 4, 4), torch.zeros(2, 1, 3, 3, 3), method="triton")
+
+
+@pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (5, 1), (7, 3)])
+def test_under_autocast_depthwise_is_computed_in_single_precision(kernel: int, dilation: int) -> None:
+    generator = torch.Generator().manual_seed(kernel)
+    x = torch.randn((2, 16, 9, 8, 7), generator=generator, requires_grad=True)
+    layer = DepthwiseConv3d(16, kernel, dilation)
+    plain = layer(x)
+    expected = torch.autograd.grad(plain.square().mean(), (x, layer.weight))
+    with torch.autocast("cpu", torch.bfloat16):
+        answer = layer(x)
+        inside = layer(x.bfloat16())
+    assert answer.dtype == inside.dtype == torch.bfloat16
+    torch.testing.assert_close(answer, plain.bfloat16(), rtol=0, atol=0, msg="rounded once, at the end")
+    found = torch.autograd.grad(answer.float().square().mean(), (x, layer.weight))
+    assert all(gradient.dtype == torch.float32 for gradient in found)
+    for mine, exact in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, exact, rtol=0.02, atol=0.02 * float(exact.abs().max()))

@@ -109,5 +109,59 @@ def test_a_model_gets_the_channels_it_was_trained_with() -> None:
     every, some = PromptChannels(image), PromptChannels(image, names)
     for channels in (every, some):
         channels.add_click((8, 8, 8), True)
-        channels.set_previous_mask(image > 1)
+        channels.set_previous_mask(image > 1, 0)
     np.testing.assert_array_equal(some.array, every.array[[4, 0, 9]])
+
+
+def _two_halves() -> np.ndarray:
+    """Two halves of one tissue, hardly told apart, and another tissue around both."""
+    image = np.full((24, 24, 24), 5.0, np.float32)
+    image[4:20, 4:20, 2:22] = 0.0
+    return image + 0.02 * np.random.default_rng(0).normal(size=image.shape).astype(np.float32)
+
+
+def test_a_correction_reaches_as_far_as_its_side_of_the_mask() -> None:
+    channels = PromptChannels(_two_halves())
+    channels.add_click((12, 12, 6), True)
+    mask = np.zeros((24, 24, 24), bool)
+    mask[4:20, 4:20, 2:12] = True
+    channels.set_previous_mask(mask, answered=1)
+    assert not channels.array[-1].any(), "every click is answered"
+    channels.add_click((12, 12, 16), True)
+    to_add = channels.array[-1].copy()
+    assert to_add[12, 12, 16] == to_add.max() == 1 and to_add.min() == pytest.approx(0, abs=1e-6)
+    assert to_add[12, 12, 20] > 2 * to_add[12, 12, 8], "not back into the mask, which is as near"
+    assert to_add[12, 12, 20] > 2 * to_add[1, 12, 20], "not into other tissue"
+    channels.add_click((12, 12, 8), False)
+    both = channels.array[-1]
+    assert both[12, 12, 8] == both.min() == -1, "what is to be removed is told with the other sign"
+    assert both[12, 12, 4] < -2 * abs(both[1, 12, 4])
+    channels.set_previous_mask(mask, answered=3)
+    assert not channels.array[-1].any()
+
+
+def test_before_any_mask_the_correction_is_nearness() -> None:
+    channels = PromptChannels(_two_halves())
+    channels.add_click((12, 12, 6), True)
+    nearness = channels.array[CHANNELS.index("nearness to positive clicks")]
+    np.testing.assert_allclose(channels.array[-1], (nearness - 1 / 7) * 7 / 6, atol=1e-6)
+
+
+def test_a_click_outside_the_window_corrects_nothing_and_is_counted() -> None:
+    channels = PromptChannels(_two_halves())
+    channels.add_click((12, 12, 40), True)
+    assert channels.clicks == 1 and not channels.array[-1].any()
+    channels.set_previous_mask(np.zeros((24, 24, 24), bool), answered=1)
+    channels.add_click((12, 12, 6), True)
+    assert channels.array[-1][12, 12, 6] == 1
+
+
+@pytest.mark.parametrize("shape", [(17, 23, 20), (16, 16, 16)])
+def test_nearness_has_the_shape_of_any_window_and_falls_evenly_in_one_tissue(shape) -> None:
+    image = 0.02 * np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    channels = PromptChannels(image)
+    channels.add_click((8, 8, 8), True)
+    nearness = channels.array[CHANNELS.index("nearness to positive clicks")]
+    assert nearness.shape == shape
+    line = nearness[8, 8, 8:]
+    assert (np.diff(line) < 0.02).all() and line[0] == 1 and line[-1] < 0.7

@@ -13,12 +13,17 @@ from scipy import ndimage
 
 from LKSegmentLib.errors import InputError, RunError
 from LKSegmentLib.networks.lk_click import LKClick
+from LKSegmentLib.prompts import CHANNELS
 from LKSegmentLib.training import anatomy, appearance, click_training
-from LKSegmentLib.training.click_training import ClickTrainer, Recipe, click_loss
+from LKSegmentLib.training.click_training import ClickTrainer, click_loss
 from LKSegmentLib.training.gates import GateWatch, parameter_groups
+from LKSegmentLib.training.in_flight import InFlight
+from LKSegmentLib.training.optimisers import Optimisers
+from LKSegmentLib.training.recipe import Recipe
 from LKSegmentLib.training.replicas import Replicas
 from LKSegmentLib.training.shapes import Layout
 from LKSegmentLib.training.synthetic import draw_scene, draw_targets, views
+from LKSegmentLib.training.turning import Turn
 
 SMALL = Recipe(minutes=60, windows=((0.8, 16), (0.2, 24)), batch=2, pool=3, scene=32, most_clicks=3)
 
@@ -158,6 +163,86 @@ def test_two_replicas_step_as_one(tmp_path) -> None:
 
 def test_the_windows_grow_as_the_recipe_says() -> None:
     assert [SMALL.window_at(progress) for progress in (0, 0.79, 0.81, 1)] == [16, 16, 24, 24]
+
+
+def test_a_training_begins_with_the_weights_of_a_model_that_knew_fewer_channels(tmp_path) -> None:
+    sizes = {"feature_sizes": [8, 16, 16], "depths": [1, 1, 1]}
+    torch.manual_seed(1)
+    earlier = LKClick(in_channels=len(CHANNELS) - 1, **sizes).eval()
+    trainer = ClickTrainer(replace(SMALL, network=sizes), tmp_path, weights=earlier.half().state_dict())
+    inputs = torch.randn(1, len(CHANNELS), 16, 16, 16)
+    with torch.no_grad():
+        before, now = earlier.float()(inputs[:, :-1]), trainer.network.eval()(inputs)
+    torch.testing.assert_close(now, before, rtol=1e-4, atol=1e-5, msg="a channel that is not heard changes nothing")
+    trainer.network.train()
+    assert np.isfinite([trainer.step() for _ in range(2)]).all()
+    assert trainer.network.down[0][0].weight[:, -1].abs().max() > 0, "the new channel is learnt"
+    with pytest.raises(InputError, match="another design"):
+        ClickTrainer(SMALL, tmp_path, weights=earlier.state_dict())
+
+
+def test_replicas_begin_with_the_weights_too(tmp_path) -> None:
+    sizes = {"feature_sizes": [8, 16, 16], "depths": [1, 1, 1]}
+    torch.manual_seed(2)
+    recipe = replace(SMALL, replicas=2, network=sizes)
+    trainer = ClickTrainer(recipe, tmp_path, weights=LKClick(**sizes).state_dict())
+    told: list[dict] = []
+    try:
+        trainer.train(stop_after=0.01)
+        told.append(torch.load(tmp_path / "checkpoint.pt", weights_only=True)["network"])
+    finally:
+        trainer.close()
+    plain = ClickTrainer(recipe, tmp_path / "plain")
+    key = "down.0.0.weight"
+    assert trainer.steps == 1 and (told[0][key] - plain.network.state_dict()[key]).abs().max() > 0.01
+
+
+def test_half_precision_trains_on_a_processor(tmp_path) -> None:
+    trainer = ClickTrainer(replace(SMALL, precision="bfloat16"), tmp_path)
+    losses = [trainer.step() for _ in range(3)]
+    assert np.isfinite(losses).all() and trainer.skipped == 0
+    assert all(parameter.dtype == torch.float32 for parameter in trainer.network.parameters())
+
+
+def test_channel_mixing_weights_move_by_orthogonal_steps_and_the_others_by_adams() -> None:
+    torch.manual_seed(0)
+    network = LKClick(feature_sizes=(8, 16, 16), depths=(1, 1, 1))
+    optimisers = Optimisers(network, learning_rate=0.01, weight_decay=0.0)
+    weight, depthwise = network.fuse_half.weight, network.encoder[1][0].mlp.dwconv.weight
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network(torch.randn(1, 12, 16, 16, 16)).square().mean().backward()
+    optimisers.step()
+    steps = {name: value - before[name] for name, value in network.state_dict().items()}
+    assert all(step.abs().max() > 0 for step in steps.values()), "each parameter belongs to one of them"
+    spread = torch.linalg.svdvals(steps["fuse_half.weight"].flatten(1))
+    assert spread.min() > 0.4 * spread.max(), "all directions alike"
+    assert weight.data_ptr() in {matrix.data_ptr() for matrix in optimisers._matrices}
+    moved = steps["encoder.1.0.mlp.dwconv.weight"].abs()
+    assert depthwise.grad is not None and moved.median() == pytest.approx(0.01, rel=0.05), "Adam's first step"
+    optimisers.zero_grad()
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_a_cube_lies_in_48_ways_and_comes_back() -> None:
+    cubes = torch.arange(2 * 27.0).reshape(1, 2, 3, 3, 3)
+    turns = {Turn.draw(np.random.default_rng(seed)) for seed in range(600)}
+    assert len(turns) == 48 == len({tuple(turn.apply(cubes).flatten().tolist()) for turn in turns})
+    assert all(torch.equal(turn.undo(turn.apply(cubes)), cubes) for turn in turns)
+
+
+def test_the_next_click_is_placed_where_the_answer_lies_not_where_it_was_turned_to(tmp_path, monkeypatch) -> None:
+    heard: list[tuple[np.ndarray, np.ndarray]] = []
+    monkeypatch.setattr(
+        InFlight, "advance", lambda item, probability: bool(heard.append((item.channels.array[0], probability)))
+    )
+    trainer = ClickTrainer(replace(SMALL, batch=1), tmp_path)
+    monkeypatch.setattr(trainer.network, "forward", lambda inputs: inputs[:, :1] * trainer.network.head[0].bias[0])
+    with torch.no_grad():
+        trainer.network.head[0].bias.fill_(1.0)
+    monkeypatch.setattr(trainer._gates, "beyond", lambda: torch.zeros(()))
+    trainer.step()
+    image, probability = heard[0]
+    np.testing.assert_allclose(probability, 1 / (1 + np.exp(-image)), atol=1e-6)
 
 
 def test_there_is_nothing_to_resume_in_an_empty_folder(tmp_path) -> None:

@@ -1,0 +1,36 @@
+"""A training that begins with the weights of an earlier click model instead of random ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from LKSegmentLib.errors import InputError
+from LKSegmentLib.networks.lk_click import NEAR, LKClick
+
+_OF_INPUTS = {"down.0.0.weight": 1, "exit_voxels.weight": NEAR**3}  # columns for every input channel
+
+
+def begin_with(network: LKClick, weights: Mapping[str, Tensor]) -> None:
+    """Load the weights of an earlier model; input channels that it did not know begin unheard, with weights of zero.
+
+    Raises:
+        InputError: the weights belong to a network of another design.
+    """
+    state = network.state_dict()
+    fitting: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        value = value.float()
+        if name in _OF_INPUTS and name in state:
+            missing = network.in_channels * _OF_INPUTS[name] - value.shape[1]
+            if missing > 0:
+                value = torch.cat((value, value.new_zeros(value.shape[0], missing, *value.shape[2:])), dim=1)
+        fitting[name] = value
+    try:
+        network.load_state_dict(fitting)
+    except RuntimeError as error:
+        raise InputError(
+            "The training cannot begin with this model: its network has another design than the one to be trained."
+        ) from error

@@ -1,0 +1,48 @@
+"""Everything that decides what is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .synthetic import SCENE
+
+GOING_ON: dict[str, Any] = {"windows": ((0.4, 48), (0.6, 64)), "learning_rate": 7e-4}
+"""What is otherwise in a training that begins with the weights of an earlier model."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Stored in the checkpoint and in the package's manifest."""
+
+    minutes: float = 108.0
+    seed: int = 0
+    # Share of the time, and edge of the windows then: many small ones first, last those used at inference.
+    windows: tuple[tuple[float, int], ...] = ((0.2, 32), (0.4, 48), (0.4, 64))
+    batch: int = 2
+    pool: int = 32
+    scene: int = SCENE  # voxels along an edge of a scene
+    targets: int = 3  # of one scene; drawing one costs no more than two passes of the network
+    most_clicks: int = 10
+    all_clicks_share: float = 0.5  # of the targets: clicked at that often; the others any number of times up to it
+    learning_rate: float = 1.0e-3
+    weight_decay: float = 0.01
+    average_decay: float = 0.998
+    gate_penalty: float = 1e-3
+    wrong_click_share: float = 0.02
+    scribble_share: float = 0.1  # of the corrections: a short stroke instead of a click
+    box_share: float = 0.08  # of the targets: begun with a click and a box around
+    replicas: int = 1  # trainers that step together, each with a batch of its own
+    precision: str = "float32"  # of the activations; "bfloat16" is faster on processors made for it, and on GPUs
+    # Of the earlier model whose weights this training began with: "weights_sha256" and "trained_on".
+    started_from: dict[str, str] = field(default_factory=dict)
+    network: dict[str, Any] = field(default_factory=dict)  # options of LKClick other than its defaults
+
+    def window_at(self, progress: float) -> int:
+        """Edge of the windows once this share of the time, 0…1, is used."""
+        until = 0.0
+        for share, edge in self.windows:
+            until += share
+            if progress < until:
+                return edge
+        return self.windows[-1][1]
