@@ -172,12 +172,12 @@ def _cube(
 ) -> tuple[NDArray[np.float64], float]:
     """Centre and edge, in voxels of the scene, of a cube that a structure from ``low`` to ``high`` fills more or less.
 
-    Mostly it fills a half to nine tenths of the edge, as in a session that has found its scale; some are much smaller,
-    some go on outside.
+    Mostly it fills a half to nine tenths of the edge, as in a session that has found its scale; others are much smaller
+    or go on outside, as while the scale is being looked for.
     """
     extent = float((high - low).max())
-    wide = [rng.uniform(0.45, 0.9), rng.uniform(0.15, 0.45), rng.uniform(0.9, 2.0)]
-    filled = float(rng.choice(wide, p=[0.7, 0.17, 0.13]))
+    wide = [rng.uniform(0.45, 0.9), rng.uniform(0.06, 0.45), rng.uniform(0.9, 3.0)]
+    filled = float(rng.choice(wide, p=[0.6, 0.24, 0.16]))
     edge = float(np.clip(extent / filled, 14, size))
     centre = (low + high - 1) / 2 + rng.normal(size=3) * 0.06 * edge
     if edge < extent:  # somewhere along it
