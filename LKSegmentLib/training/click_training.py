@@ -287,8 +287,7 @@ class ClickTrainer:
             self._drawn += 1
             rng = np.random.default_rng(((recipe.seed << 40) + number, 1))
             for image, target in views_of_scene(recipe.seed, number, recipe.targets, recipe.scene, window):
-                clicks = int(rng.integers(1, recipe.most_clicks + 1))
-                clicks = recipe.most_clicks if rng.random() < recipe.all_clicks_share else clicks
+                clicks = recipe.clicks_on(target, rng)
                 self._waiting.append(InFlight(image, target, clicks, recipe, int(rng.integers(2**62))))
         return self._waiting.pop(0)
 

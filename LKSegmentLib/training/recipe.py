@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .synthetic import SCENE
 
 GOING_ON: dict[str, Any] = {"windows": ((0.4, 48), (0.6, 64)), "learning_rate": 7e-4}
@@ -22,9 +25,11 @@ class Recipe:
     batch: int = 2
     pool: int = 32
     scene: int = SCENE  # voxels along an edge of a scene
-    targets: int = 3  # of one scene; drawing one costs no more than two passes of the network
+    targets: int = 4  # of one scene
     most_clicks: int = 10
     all_clicks_share: float = 0.5  # of the targets: clicked at that often; the others any number of times up to it
+    most_clicks_off_scale: int = 4  # on targets that fill less than `on_scale` of the window's edge, or all of it
+    on_scale: tuple[float, float] = (0.4, 0.97)
     learning_rate: float = 1.0e-3
     weight_decay: float = 0.01
     average_decay: float = 0.998
@@ -37,6 +42,18 @@ class Recipe:
     # Of the earlier model whose weights this training began with: "weights_sha256" and "trained_on".
     started_from: dict[str, str] = field(default_factory=dict)
     network: dict[str, Any] = field(default_factory=dict)  # options of LKClick other than its defaults
+
+    def clicks_on(self, target: NDArray[np.bool_], rng: np.random.Generator) -> int:
+        """How often a target, ``(k, j, i)`` in its window, is clicked at.
+
+        A session looks for its scale with the first clicks only; many clicks are given at the right one.
+        """
+        filled = (np.ptp(np.argwhere(target), axis=0).max() + 1) / target.shape[0]
+        if not self.on_scale[0] <= filled <= self.on_scale[1]:
+            return int(rng.integers(1, min(self.most_clicks, self.most_clicks_off_scale) + 1))
+        if rng.random() < self.all_clicks_share:
+            return self.most_clicks
+        return int(rng.integers(1, self.most_clicks + 1))
 
     def window_at(self, progress: float) -> int:
         """Edge of the windows once this share of the time, 0…1, is used."""

@@ -172,12 +172,13 @@ def _cube(
 ) -> tuple[NDArray[np.float64], float]:
     """Centre and edge, in voxels of the scene, of a cube that a structure from ``low`` to ``high`` fills more or less.
 
-    Mostly it fills a half to nine tenths of the edge, as in a session that has found its scale; others are much smaller
-    or go on outside, as while the scale is being looked for.
+    Often it fills a half to nine tenths of the edge, as in a session that has found its scale. As often it is much
+    smaller or goes on outside, as while the scale is being looked for: a network that only ever saw the right scale
+    takes every scale for the right one.
     """
     extent = float((high - low).max())
-    wide = [rng.uniform(0.45, 0.9), rng.uniform(0.06, 0.45), rng.uniform(0.9, 3.0)]
-    filled = float(rng.choice(wide, p=[0.6, 0.24, 0.16]))
+    wide = [rng.uniform(0.45, 0.9), np.exp(rng.uniform(np.log(0.06), np.log(0.45))), rng.uniform(0.9, 3.0)]
+    filled = float(rng.choice(wide, p=[0.4, 0.36, 0.24]))
     edge = float(np.clip(extent / filled, 14, size))
     centre = (low + high - 1) / 2 + rng.normal(size=3) * 0.06 * edge
     if edge < extent:  # somewhere along it

@@ -223,6 +223,17 @@ def test_channel_mixing_weights_move_by_orthogonal_steps_and_the_others_by_adams
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
+def test_a_target_at_the_wrong_scale_is_left_after_a_few_clicks() -> None:
+    rng = np.random.default_rng(0)
+    fitting, small, cut = (np.zeros((20, 20, 20), bool) for _ in range(3))
+    fitting[4:16, 9:12, 9:12] = small[8:12, 8:12, 8:12] = cut[:, 5:9, 5:9] = True
+    recipe = Recipe(most_clicks=10, all_clicks_share=0.5, most_clicks_off_scale=4)
+    many = [recipe.clicks_on(fitting, rng) for _ in range(400)]
+    assert set(many) == set(range(1, 11)) and 0.45 < np.mean(np.equal(many, 10)) < 0.65
+    for target in (small, cut):
+        assert {recipe.clicks_on(target, rng) for _ in range(100)} == {1, 2, 3, 4}
+
+
 def test_a_cube_lies_in_48_ways_and_comes_back() -> None:
     cubes = torch.arange(2 * 27.0).reshape(1, 2, 3, 3, 3)
     turns = {Turn.draw(np.random.default_rng(seed)) for seed in range(600)}
