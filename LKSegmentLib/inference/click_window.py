@@ -90,6 +90,18 @@ class ClickWindow:
             weights.append(_weights(places, self.edge, 0.0))
         return _apply(values, weights)
 
+    def spread_over(self, values: Float, other: ClickWindow) -> Float:
+        """Values ``(edge, edge, edge)`` of this window at the voxels of another one of the same grid, linearly.
+
+        Beyond this window the outermost values go on.
+        """
+        weights = []
+        for axis in range(3):
+            places = other.centre[axis] + (np.arange(other.edge) - (other.edge - 1) / 2) * other.ratios[axis]
+            places = (places - self.centre[axis]) / self.ratios[axis] + (self.edge - 1) / 2
+            weights.append(_weights(places, self.edge, 0.0))
+        return _apply(values, weights)
+
     def outermost_inside(self) -> list[tuple[int, int]]:
         """Faces ``(axis, index)`` of the window that lie within the volume: where a structure may go on."""
         faces = []

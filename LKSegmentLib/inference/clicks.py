@@ -21,6 +21,8 @@ from LKSegmentLib.volumes import Grid, MaskBox, Volume, canonical_axes, sanitize
 
 from .click_window import Box, ClickWindow
 from .held_clicks import hold_in_logits, hold_in_mask
+from .looks import Look
+from .window_choice import WindowChoice
 
 if TYPE_CHECKING:
     from LKSegmentLib.packages import Package
@@ -28,10 +30,7 @@ if TYPE_CHECKING:
 Mask = NDArray[np.bool_]
 Progress = Callable[[str, float], None]
 
-_ZOOM = 1.5  # how much wider the next window is
-_MARGIN = 1.5  # a window is this much wider than the mask and the click it is laid around
-_SMALL = 1 / 3  # of the window's edge: a first mask smaller than this is looked at more closely
-_TOUCHING = 4  # voxels on an inner face of the window, from which on the structure is taken to go on outside
+_SAME_SCALE = 1.15  # ratio of scales up to which an answer replaces the earlier mask in its window
 _REMEMBERED = 32  # prefixes of clicks
 
 
@@ -100,6 +99,7 @@ class ClickModelSession:
         self._array = self._axes.apply_array(volume.array)
         self._grid: Grid = self._axes.apply_grid(volume.grid)
         self._edge = int(manifest.window[0])
+        self._choice = WindowChoice(self._grid, self._edge)
         self._network = package.network(self.device)
         self._states: OrderedDict[tuple[Point, ...], ClickState] = OrderedDict()
         self._channels: dict[ClickWindow, tuple[tuple[Point, ...], PromptChannels]] = {}  # of the last look
@@ -194,103 +194,29 @@ class ClickModelSession:
         cancelled: Callable[[], bool] | None,
         recorder: LookRecorder | None,
     ) -> ClickState:
-        """One more click: choose the window, ask the network, look wider or closer if the mask asks for it."""
+        """One more click, or stroke: choose the window, ask the network, put its answer on the volume's voxels."""
 
-        def look(window: ClickWindow) -> _Look:
+        def look(window: ClickWindow) -> Look:
             if cancelled is not None and cancelled():
                 raise Cancelled("The click was cancelled.")
             logits, kept = self._logits(self._inputs(window, clicks, before), recorder)
             places = [window.position_of(voxel) for voxel in voxels]
-            return _Look(window, hold_in_logits(logits, places, positive), kept)
+            return Look(window, hold_in_logits(logits, places, positive), kept)
 
         voxels, positive = [self._voxel(click) for click in clicks], [click.positive for click in clicks]
-
         if before is None:
-            best = self._first_look(look, clicks[0])
+            best = self._choice.most_plausible([look(window) for window in self._choice.for_first_click(voxels[0])])
         else:
-            best = look(self._next_window(clicks[-1], before))
-            if best.runs_out:
-                # One step wider, and only if the structure ends there: a correction must not flood the image.
-                wider = look(self._wider(best))
-                best = best if wider.runs_out else wider
+            windows = self._choice.for_correction(voxels[-1], before.mask, before.window)
+            best = max((look(window) for window in windows), key=lambda answer: answer.expected_dice)
         if recorder is not None:
             recorder.answered(best.kept)
         box = best.window.volume_box
         answer = best.window.spread(best.logits) > 0
+        if before is not None and not 1 / _SAME_SCALE <= best.window.step / before.window.step <= _SAME_SCALE:
+            _change_one_way(answer, before.mask.full(self._grid.shape)[box], clicks)
         hold_in_mask(answer, (box[0].start, box[1].start, box[2].start), voxels, positive)
         return ClickState(self._pasted(answer, box, before), best.window)
-
-    def _first_look(self, look: Callable[[ClickWindow], _Look], click: Point) -> _Look:
-        """The size of the structure is not known yet: from a middling window to wider or to closer ones."""
-        first = best = look(self._window(self._voxel(click), self._first_step))
-        while best.runs_out:
-            wider = look(self._wider(best))
-            if wider.window.step <= best.window.step:
-                break
-            best = wider
-        if best.window.covers_volume and best.share > 0.25 and not first.window.covers_volume:
-            return first  # the answer floods the image: keep to what is near the click
-        while 0 < best.extent < _SMALL * self._edge and best.window.step > self._finest_step:
-            closer = look(self._closer(best, click))
-            if closer.runs_out or not closer.share:
-                break
-            best = closer
-        return best
-
-    @property
-    def _finest_step(self) -> float:
-        """That of the voxels; finer where the volume is smaller than a window, so that it fills the window."""
-        return min(float(np.median(self._grid.spacing)), self._widest_step)
-
-    @property
-    def _widest_step(self) -> float:
-        """At which one window shows the whole volume."""
-        extent = np.array(self._grid.shape) * np.array(self._grid.spacing[::-1])
-        return float(extent.max()) / self._edge
-
-    @property
-    def _first_step(self) -> float:
-        """A window of a quarter of the volume's longest edge: most structures fit, few get lost in it."""
-        return max(self._finest_step, self._widest_step / 4)
-
-    def _window(self, centre: NDArray[np.float64], step: float) -> ClickWindow:
-        """A window near ``centre`` that does not hang out of the volume more than it must."""
-        step = float(np.clip(step, self._finest_step, self._widest_step))
-        size = np.array(self._grid.shape, float)
-        half = self._edge / 2 * step / np.array(self._grid.spacing[::-1])
-        low, high = half - 0.5, size - 0.5 - half
-        inside = np.where(low > high, (size - 1) / 2, np.clip(centre, np.minimum(low, high), np.maximum(low, high)))
-        return ClickWindow(self._grid, _triple(inside), step, self._edge)
-
-    def _next_window(self, click: Point, before: ClickState) -> ClickWindow:
-        """The last window while click and mask sit well in it, else one around both."""
-        voxel = self._voxel(click)
-        low, high = voxel.copy(), voxel.copy()
-        if before.mask.array.size:
-            low = np.minimum(low, before.mask.lower)
-            high = np.maximum(high, np.add(before.mask.lower, before.mask.array.shape) - 1)
-        extent = (high - low + 1) * np.array(self._grid.spacing[::-1])
-        step = float(np.clip(_MARGIN * extent.max() / self._edge, self._finest_step, self._widest_step))
-        border = self._edge / 16
-        inner = before.window.position_of(voxel)
-        sits = all(border <= place <= self._edge - 1 - border for place in inner) or before.window.covers_volume
-        if sits and 1 / _ZOOM <= before.window.step / step <= _ZOOM:
-            return before.window
-        return self._window((low + high) / 2, step)
-
-    def _wider(self, look: _Look) -> ClickWindow:
-        """A wider window, moved half way towards the middle of the mask."""
-        window = look.window
-        middle = look.middle - (self._edge - 1) / 2
-        centre = np.array(window.centre) + 0.5 * middle * np.array(window.ratios)
-        return self._window(centre, window.step * _ZOOM)
-
-    def _closer(self, look: _Look, click: Point) -> ClickWindow:
-        """A window in which the small mask takes up half of the edge, around mask and click."""
-        window = look.window
-        middle = np.array(window.centre) + (look.middle - (self._edge - 1) / 2) * np.array(window.ratios)
-        step = max(2 * look.extent * window.step / self._edge, window.step / _ZOOM**2)
-        return self._window((middle + self._voxel(click)) / 2, step)
 
     def _inputs(
         self, window: ClickWindow, clicks: tuple[Point, ...], before: ClickState | None
@@ -346,26 +272,14 @@ class ClickModelSession:
         return MaskBox.of(whole)
 
 
-def _triple(values: NDArray[np.float64]) -> tuple[float, float, float]:
-    k, j, i = (float(value) for value in values)
-    return k, j, i
+def _change_one_way(answer: Mask, earlier: Mask, clicks: tuple[Point, ...]) -> None:
+    """Positive clicks only add to the ``earlier`` mask, negative ones only take away; ``answer`` is changed in place.
 
-
-class _Look:
-    """What the network answered in one window."""
-
-    def __init__(self, window: ClickWindow, logits: NDArray[np.float32], kept: Any = None) -> None:
-        self.window = window
-        self.logits = logits
-        self.kept = kept  # by a recorder
-        mask = logits > 0
-        filled = np.argwhere(mask)
-        low, high = (filled.min(0), filled.max(0)) if len(filled) else (np.zeros(3), np.full(3, -1.0))
-        self.share = len(filled) / mask.size
-        self.extent = float((high - low + 1).max())  # voxels of the window, along its longest axis
-        self.middle = (low + high) / 2 if len(filled) else np.full(3, (window.edge - 1) / 2)
-        # Whether the mask reaches a face of the window behind which the volume goes on.
-        self.runs_out = any(
-            int(np.count_nonzero(np.take(mask, index, axis=axis))) >= _TOUCHING
-            for axis, index in window.outermost_inside()
-        )
+    For answers at another scale than the earlier mask's: they must not blur what was right. A stroke of both kinds
+    changes it both ways.
+    """
+    signs = {click.positive for click in clicks[len(without_last(clicks)) :]}
+    if signs == {True}:
+        answer |= earlier
+    elif signs == {False}:
+        answer &= earlier

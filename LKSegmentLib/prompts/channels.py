@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -94,7 +95,7 @@ class PromptChannels:
                 self._array[_NEARNESS + sign] = _nearness(self._speed[sign], starts)
                 self._is_late[sign] = False
         if self._is_late[2] and _CORRECTION in self._wanted:
-            self._array[_CORRECTION] = self._reach(True) - self._reach(False)
+            self._array[_CORRECTION] = _less_the_farthest(self._reach(True)) - _less_the_farthest(self._reach(False))
             self._is_late[2] = False
         return self._array if self._wanted == list(range(len(CHANNELS))) else self._array[self._wanted]
 
@@ -160,16 +161,17 @@ class PromptChannels:
         return speed
 
     def _reach(self, positive: bool) -> Array | float:
-        """Nearness, 0 at the farthest, to the clicks of one sign not answered yet, on their side of the mask."""
+        """Nearness to the clicks of one sign that are not answered yet, on their side of the previous mask."""
         clicks = [click for click in self._clicks[self._answered :] if click is not None and click.positive == positive]
         if not clicks:
-            return 0.0
+            return _FARTHEST
+        before_any = not self._answered and not self._array[4].any()
+        if positive and before_any and _NEARNESS in self._wanted:
+            return self._array[_NEARNESS]  # the same front
         speed = np.maximum.reduce([self._speed_from(click) for click in clicks])
         wrong_side = (self._array[4] > 0.5) == positive
         speed[wrong_side] *= np.float32(_ACROSS)
-        nearness = _nearness(speed, [click.voxel for click in clicks])
-        reach: Array = (nearness - np.float32(_FARTHEST)) * np.float32(1 / (1 - _FARTHEST))
-        return reach
+        return _nearness(speed, [click.voxel for click in clicks])
 
     def _cube(self, position: tuple[float, float, float], half_edge: int) -> tuple[slice, ...]:
         cube = []
@@ -202,6 +204,11 @@ def _nearness(speed: Array, starts: list[Voxel]) -> Array:
     for start in starts:
         nearness[start] = 1
     return nearness
+
+
+def _less_the_farthest(nearness: Array | float) -> Any:
+    """Nearness on a scale of 0 at the farthest to 1."""
+    return (nearness - np.float32(_FARTHEST)) * np.float32(1 / (1 - _FARTHEST))
 
 
 def _doubled(values: Array, axis: int) -> Array:

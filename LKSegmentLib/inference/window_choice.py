@@ -1,0 +1,107 @@
+"""Where a click session looks: the window's place and scale, which a click does not tell.
+
+A click on a vertebra may mean the vertebra, its marrow or the spine, and at every scale the network finds something.
+For the first click windows of several scales are looked at, and the answer is taken that holds when the scale changes:
+what has a border of its own is found in two neighbouring windows. Extents that people seldom mean, a whole body or a
+speck, must be found the more clearly. From the second click on, mask and clicks tell the scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from LKSegmentLib.volumes import Grid, MaskBox
+
+from .click_window import ClickWindow
+from .looks import Look, agreement
+
+Place = NDArray[np.float64]  # (k, j, i) in voxels of the volume
+
+_RATIO = 1.5  # between the scales that are looked at
+_USUAL = 50.0  # mm; extent of a structure that people click on, unless the volume makes it implausible:
+_LEAST_SHARE, _LARGEST_SHARE = 0.15, 0.6  # of the volume's longest edge
+_CUT_OUT = 2.5  # usual extents that a volume of a single structure is long at most
+_WIDEST, _CLOSEST = 8.0, 0.5  # edges of the windows looked at, in usual extents
+_COST_OF_RUNNING_OUT = 0.3
+_COST_OF_SIZE = 0.2  # for an extent e times the usual one, or an e-th of it
+_MARGIN = 1.5  # a window is this much wider than the mask and the click it is laid around
+_SAME = 1.25  # ratio of scales up to which the last window still serves
+_BORDER = 6 / 64  # of the window's edge; a click lies farther inside than this
+_FINER = 4  # times finer than the voxels a window may be
+
+
+class WindowChoice:
+    """Windows of ``edge``³ voxels over a volume's ``grid``."""
+
+    def __init__(self, grid: Grid, edge: int) -> None:
+        self._grid = grid
+        self._edge = edge
+        self._spacing = np.array(grid.spacing[::-1])
+        longest = float((np.array(grid.shape) * self._spacing).max())
+        self._widest_step = longest / edge  # one window shows the whole volume
+        # Finer than the voxels where a structure is small: the network is best where it fills the window.
+        self._finest_step = min(float(np.median(grid.spacing)) / _FINER, self._widest_step)
+        self._usual = float(np.clip(_USUAL, _LEAST_SHARE * longest, _LARGEST_SHARE * longest))
+        self._is_cut_out = longest <= _CUT_OUT * self._usual
+
+    def around(self, centre: Place, step: float) -> ClickWindow:
+        """A window near ``centre`` that does not hang out of the volume more than it must."""
+        step = float(np.clip(step, self._finest_step, self._widest_step))
+        size = np.array(self._grid.shape, float)
+        half = self._edge / 2 * step / self._spacing
+        low, high = half - 0.5, size - 0.5 - half
+        inside = np.where(low > high, (size - 1) / 2, np.clip(centre, np.minimum(low, high), np.maximum(low, high)))
+        k, j, i = (float(value) for value in inside)
+        return ClickWindow(self._grid, (k, j, i), step, self._edge)
+
+    def for_first_click(self, click: Place) -> list[ClickWindow]:
+        """Windows around a click, from wide to close; the right scale is to be found among them."""
+        step = min(self._widest_step, _WIDEST * self._usual / self._edge)
+        last = max(self._finest_step, _CLOSEST * self._usual / self._edge)
+        steps = [step]
+        while steps[-1] > last * 1.01:
+            steps.append(max(steps[-1] / _RATIO, last))
+        return [self.around(click, step) for step in steps]
+
+    def most_plausible(self, looks: Sequence[Look]) -> Look:
+        """Of the looks at windows of :meth:`for_first_click`, in their order, the one to believe."""
+        # A volume hardly larger than a structure was cut out for one, so its widest window needs no wider witness.
+        agreements = [float(self._is_cut_out), *(agreement(*pair) for pair in zip(looks, looks[1:], strict=False)), 0.0]
+        scores = [
+            (before + after) / 2
+            - _COST_OF_RUNNING_OUT * look.runs_out
+            - _COST_OF_SIZE * np.log(max(look.extent, look.window.step) / self._usual) ** 2
+            for look, before, after in zip(looks, agreements, agreements[1:], strict=False)
+        ]
+        return looks[int(np.argmax(scores))]
+
+    def for_correction(self, click: Place, mask: MaskBox, last: ClickWindow) -> list[ClickWindow]:
+        """The window around mask and click, or the last one where it still serves; where it is wider than the last,
+        also one of the last scale, moved to the click: the surer answer of the two is the better one.
+        """
+        low, high = click.copy(), click.copy()
+        if mask.array.size:
+            low = np.minimum(low, mask.lower)
+            high = np.maximum(high, np.add(mask.lower, mask.array.shape) - 1)
+        extent = float(((high - low + 1) * self._spacing).max())
+        step = float(np.clip(_MARGIN * extent / self._edge, self._finest_step, self._widest_step))
+        if 1 / _SAME <= last.step / step <= _SAME and not self._beyond(last, click).any():
+            return [last]
+        around_both = self._moved_to(click, self.around((low + high) / 2, step))
+        return [around_both, self._moved_to(click, last)] if step > last.step * _SAME else [around_both]
+
+    def _moved_to(self, click: Place, window: ClickWindow) -> ClickWindow:
+        """A window of the same scale in which the click lies well inside."""
+        return self.around(np.array(window.centre) + self._beyond(window, click) * np.array(window.ratios), window.step)
+
+    def _beyond(self, window: ClickWindow, click: Place) -> Place:
+        """By how many of its voxels a window must move for the click to lie well inside; 0 where the volume ends."""
+        place = np.array(window.position_of(click))
+        border = _BORDER * self._edge
+        low, high = border, self._edge - 1 - border
+        offset = np.where(place < low, place - low, np.where(place > high, place - high, 0.0))
+        moved = np.array(self.around(np.array(window.centre) + offset * np.array(window.ratios), window.step).centre)
+        return (moved - np.array(window.centre)) / np.array(window.ratios)
