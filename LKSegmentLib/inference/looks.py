@@ -14,7 +14,7 @@ from .click_window import ClickWindow
 _TOUCHING = 4  # voxels on an inner face of the window, from which on the structure is taken to go on outside
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Look:
     """Logits ``(k, j, i)`` of the network in one window, every click on its side; ``kept`` by a recorder."""
 

@@ -20,13 +20,14 @@ from .looks import Look, agreement
 
 Place = NDArray[np.float64]  # (k, j, i) in voxels of the volume
 
-_RATIO = 1.5  # between the scales that are looked at
+_RATIO = 1.5  # between the scales that are looked at, at most
 _USUAL = 50.0  # mm; extent of a structure that people click on, unless the volume makes it implausible:
 _LEAST_SHARE, _LARGEST_SHARE = 0.15, 0.6  # of the volume's longest edge
 _CUT_OUT = 2.5  # usual extents that a volume of a single structure is long at most
 _WIDEST, _CLOSEST = 8.0, 0.5  # edges of the windows looked at, in usual extents
-_COST_OF_RUNNING_OUT = 0.3
+_COST_OF_RUNNING_OUT = 0.5
 _COST_OF_SIZE = 0.2  # for an extent e times the usual one, or an e-th of it
+_THE_SAME = 0.7  # agreement from which on two masks are one answer, seen more or less closely
 _MARGIN = 1.5  # a window is this much wider than the mask and the click it is laid around
 _SAME = 1.25  # ratio of scales up to which the last window still serves
 _BORDER = 6 / 64  # of the window's edge; a click lies farther inside than this
@@ -59,12 +60,11 @@ class WindowChoice:
 
     def for_first_click(self, click: Place) -> list[ClickWindow]:
         """Windows around a click, from wide to close; the right scale is to be found among them."""
-        step = min(self._widest_step, _WIDEST * self._usual / self._edge)
-        last = max(self._finest_step, _CLOSEST * self._usual / self._edge)
-        steps = [step]
-        while steps[-1] > last * 1.01:
-            steps.append(max(steps[-1] / _RATIO, last))
-        return [self.around(click, step) for step in steps]
+        first = min(self._widest_step, _WIDEST * self._usual / self._edge)
+        last = min(first, max(self._finest_step, _CLOSEST * self._usual / self._edge))
+        # Evenly, so that neighbours can agree equally well everywhere.
+        count = 1 + int(np.ceil(np.log(first / last) / np.log(_RATIO) - 1e-6))
+        return [self.around(click, float(step)) for step in np.geomspace(first, last, count)]
 
     def most_plausible(self, looks: Sequence[Look]) -> Look:
         """Of the looks at windows of :meth:`for_first_click`, in their order, the one to believe."""
@@ -76,7 +76,12 @@ class WindowChoice:
             - _COST_OF_SIZE * np.log(max(look.extent, look.window.step) / self._usual) ** 2
             for look, before, after in zip(looks, agreements, agreements[1:], strict=False)
         ]
-        return looks[int(np.argmax(scores))]
+        chosen = int(np.argmax(scores))
+        while chosen + 1 < len(looks) and agreements[chosen + 1] >= _THE_SAME and not looks[chosen + 1].runs_out:
+            if _MARGIN * looks[chosen].extent >= self._edge * looks[chosen].window.step:
+                break
+            chosen += 1  # the same answer, seen more closely
+        return looks[chosen]
 
     def for_correction(self, click: Place, mask: MaskBox, last: ClickWindow) -> list[ClickWindow]:
         """The window around mask and click, or the last one where it still serves; where it is wider than the last,

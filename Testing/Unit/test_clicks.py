@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from LKSegmentLib.errors import Cancelled, InputError, RunError
-from LKSegmentLib.inference.clicks import ClickModelSession, MaskBox
+from LKSegmentLib.inference.clicks import ClickModelSession, MaskBox, _change_one_way
 from LKSegmentLib.prompts import CHANNELS, Point
 from LKSegmentLib.volumes import Volume, VolumeWarning, canonical_axes
 
@@ -59,11 +59,11 @@ def test_a_click_finds_the_ball_at_the_right_place() -> None:
     assert overlap(mask, ball) > 0.9
 
 
-def test_the_window_zooms_out_while_the_structure_runs_out_of_it() -> None:
+def test_the_window_is_as_wide_as_a_structure_that_runs_out_of_closer_ones() -> None:
     volume, ball, centre = ball_volume(shape=(60, 90, 90), radius_mm=30.0)
-    session = ClickModelSession(volume, click_package(16, SimilarNetwork()))
+    session = ClickModelSession(volume, click_package(24, SimilarNetwork()))
     state = session.state_for([Point(centre)])
-    assert state.window.step > 3
+    assert 24 * state.window.step > 60, "it shows all of the ball"
     assert overlap(session.mask_for([Point(centre)]).full(ball.shape), ball) > 0.65
 
 
@@ -187,3 +187,29 @@ def test_voxels_that_are_no_numbers_are_told_and_an_image_of_nothing_else_is_ref
     assert overlap(session.mask_for([Point(centre)]).full(ball.shape), ball) > 0.9
     with pytest.raises(InputError, match="No voxel of the image is a usable number"):
         ClickModelSession(volume.with_array(np.full_like(harmed, np.nan)), click_package())
+
+
+@pytest.mark.parametrize("surer", [0, 1])
+def test_of_two_answers_to_a_correction_the_surer_is_kept(surer: int, monkeypatch) -> None:
+    volume, _, (r, a, s) = ball_volume(shape=(60, 120, 120))
+    session = ClickModelSession(volume, click_package())
+    session.state_for([Point((r, a, s))])
+    choice = session._choice
+    windows = [choice.around(np.full(3, 50.0), step) for step in (3.0, 1.0)]
+    monkeypatch.setattr(choice, "for_correction", lambda *_: windows)
+    unsure, sure = (np.where(np.indices((32,) * 3)[0] < 16, value, -value) for value in (0.5, 5.0))
+    answers = iter([(sure, None), (unsure, None)] if surer == 0 else [(unsure, None), (sure, None)])
+    monkeypatch.setattr(session, "_logits", lambda *_: next(answers))
+    assert session.state_for([Point((r, a, s)), Point((r + 4, a, s))]).window == windows[surer]
+
+
+@pytest.mark.parametrize(("positive", "expected"), [(True, "either"), (False, "both")])
+def test_at_another_scale_a_click_changes_the_mask_one_way(positive: bool, expected: str) -> None:
+    rng = np.random.default_rng(0)
+    answer, earlier = rng.random((2, 6, 6, 6)) > 0.5
+    changed = answer.copy()
+    _change_one_way(changed, earlier, (Point((0, 0, 0)), Point((1, 0, 0), positive)))
+    np.testing.assert_array_equal(changed, answer | earlier if expected == "either" else answer & earlier)
+    of_both = answer.copy()
+    _change_one_way(of_both, earlier, (Point((0, 0, 0)), Point((1, 0, 0), True, True), Point((2, 0, 0), False)))
+    np.testing.assert_array_equal(of_both, answer)
