@@ -205,7 +205,8 @@ class ClickModelSession:
 
         voxels, positive = [self._voxel(click) for click in clicks], [click.positive for click in clicks]
         if before is None:
-            best = self._choice.most_plausible([look(window) for window in self._choice.for_first_click(voxels[0])])
+            looks = [look(window) for window in self._choice.for_first_clicks(voxels, positive)]
+            best = self._choice.most_plausible(looks, self._choice.usual_extent(voxels, positive))
         else:
             windows = self._choice.for_correction(voxels[-1], before.mask, before.window)
             best = max((look(window) for window in windows), key=lambda answer: answer.expected_dice)

@@ -24,7 +24,8 @@ _RATIO = 1.5  # between the scales that are looked at, at most
 _USUAL = 50.0  # mm; extent of a structure that people click on, unless the volume makes it implausible:
 _LEAST_SHARE, _LARGEST_SHARE = 0.15, 0.6  # of the volume's longest edge
 _CUT_OUT = 2.5  # usual extents that a volume of a single structure is long at most
-_WIDEST, _CLOSEST = 8.0, 0.5  # edges of the windows looked at, in usual extents
+_FROM_WIDE_TO_CLOSE = 8.0, 0.5  # edges of the windows looked at, in usual extents
+_FROM_WIDE_TO_CLOSE_AROUND_A_BOX = 2.25, 1.2
 _COST_OF_RUNNING_OUT = 0.5
 _COST_OF_SIZE = 0.2  # for an extent e times the usual one, or an e-th of it
 _THE_SAME = 0.7  # agreement from which on two masks are one answer, seen more or less closely
@@ -58,22 +59,36 @@ class WindowChoice:
         k, j, i = (float(value) for value in inside)
         return ClickWindow(self._grid, (k, j, i), step, self._edge)
 
-    def for_first_click(self, click: Place) -> list[ClickWindow]:
-        """Windows around a click, from wide to close; the right scale is to be found among them."""
-        first = min(self._widest_step, _WIDEST * self._usual / self._edge)
-        last = min(first, max(self._finest_step, _CLOSEST * self._usual / self._edge))
+    def usual_extent(self, clicks: Sequence[Place], positive: Sequence[bool]) -> float:
+        """Extent in mm that a structure has most likely: as clicks on both sides of its border tell, else the usual."""
+        span = float((np.ptp(np.asarray(clicks), axis=0) * self._spacing).max())
+        return max(span, self._finest_step) if not all(positive) else max(span, self._usual)
+
+    def for_first_clicks(self, clicks: Sequence[Place], positive: Sequence[bool]) -> list[ClickWindow]:
+        """Windows around a click, or around the points of a stroke, from wide to close.
+
+        The right scale is to be found among them; a box or a lasso tells it nearly.
+        """
+        usual = self.usual_extent(clicks, positive)
+        widest, closest = _FROM_WIDE_TO_CLOSE if all(positive) else _FROM_WIDE_TO_CLOSE_AROUND_A_BOX
+        first = min(self._widest_step, widest * usual / self._edge)
+        last = min(first, max(self._finest_step, closest * usual / self._edge))
         # Evenly, so that neighbours can agree equally well everywhere.
         count = 1 + int(np.ceil(np.log(first / last) / np.log(_RATIO) - 1e-6))
-        return [self.around(click, float(step)) for step in np.geomspace(first, last, count)]
+        centre = (np.min(clicks, axis=0) + np.max(clicks, axis=0)) / 2
+        return [self.around(centre, float(step)) for step in np.geomspace(first, last, count)]
 
-    def most_plausible(self, looks: Sequence[Look]) -> Look:
-        """Of the looks at windows of :meth:`for_first_click`, in their order, the one to believe."""
+    def most_plausible(self, looks: Sequence[Look], usual: float) -> Look:
+        """Of the looks at windows of :meth:`for_first_clicks`, in their order, the one to believe.
+
+        ``usual`` is the extent in mm that is expected, :meth:`usual_extent`.
+        """
         # A volume hardly larger than a structure was cut out for one, so its widest window needs no wider witness.
         agreements = [float(self._is_cut_out), *(agreement(*pair) for pair in zip(looks, looks[1:], strict=False)), 0.0]
         scores = [
             (before + after) / 2
             - _COST_OF_RUNNING_OUT * look.runs_out
-            - _COST_OF_SIZE * np.log(max(look.extent, look.window.step) / self._usual) ** 2
+            - _COST_OF_SIZE * np.log(max(look.extent, look.window.step) / usual) ** 2
             for look, before, after in zip(looks, agreements, agreements[1:], strict=False)
         ]
         chosen = int(np.argmax(scores))

@@ -30,7 +30,7 @@ def ball(window: ClickWindow, radius: float, centre: np.ndarray = MIDDLE, sure: 
 
 def test_the_first_windows_go_from_wide_to_close_around_the_click() -> None:
     choice = WindowChoice(GRID, EDGE)
-    windows = choice.for_first_click(MIDDLE)
+    windows = choice.for_first_clicks([MIDDLE], [True])
     steps = [window.step for window in windows]
     assert steps == sorted(steps, reverse=True) and all(a / b <= 1.51 for a, b in zip(steps, steps[1:], strict=False))
     assert windows[0].covers_volume and EDGE * steps[-1] == pytest.approx(0.5 * 60, rel=0.01)
@@ -40,42 +40,42 @@ def test_the_first_windows_go_from_wide_to_close_around_the_click() -> None:
 
 def test_windows_are_finer_than_voxels_where_that_shows_a_small_structure_and_no_finer() -> None:
     coarse = WindowChoice(Grid((40, 40, 40), np.diag([8.0, 8.0, 8.0, 1.0])), EDGE)
-    assert coarse.for_first_click(np.full(3, 20.0))[-1].step == pytest.approx(2.0)
+    assert coarse.for_first_clicks([np.full(3, 20.0)], [True])[-1].step == pytest.approx(2.0)
     tiny = WindowChoice(Grid((8, 8, 8), np.eye(4)), EDGE)
-    assert [window.step for window in tiny.for_first_click(np.full(3, 4.0))] == pytest.approx([0.25])
+    assert [window.step for window in tiny.for_first_clicks([np.full(3, 4.0)], [True])] == pytest.approx([0.25])
 
 
 def test_the_answer_that_holds_when_the_scale_changes_is_believed() -> None:
     choice = WindowChoice(GRID, EDGE)
-    windows = choice.for_first_click(MIDDLE)
+    windows = choice.for_first_clicks([MIDDLE], [True])
     # A structure with a border of its own of 40 mm, and one that is as large as half of whatever window.
     with_border = [ball(window, 20.0) for window in windows]
     without = [ball(window, 0.25 * EDGE * window.step) for window in windows]
-    found = choice.most_plausible(with_border)
+    found = choice.most_plausible(with_border, 60.0)
     assert found.extent == pytest.approx(40, abs=2 * found.window.step)
     assert found.window.step <= 2 * 40 / EDGE, "seen as closely as the structure fills the window"
     mixed = [ball(windows[n], 35.0) if n in (1, 2) else look for n, look in enumerate(without)]
-    assert 60 < choice.most_plausible(mixed).extent < 76
+    assert 60 < choice.most_plausible(mixed, 60.0).extent < 76
 
 
 def test_a_whole_body_is_hardly_ever_meant() -> None:
     choice = WindowChoice(GRID, EDGE)
-    windows = choice.for_first_click(MIDDLE)
+    windows = choice.for_first_clicks([MIDDLE], [True])
     body = [ball(window, 150.0) for window in windows]
     organ = [ball(window, 25.0) for window in windows]
     seen = body[:2] + organ[2:]
-    assert choice.most_plausible(seen).extent < 80
-    assert choice.most_plausible(body).extent > 150, "but believed where nothing else is found"
+    assert choice.most_plausible(seen, 60.0).extent < 80
+    assert choice.most_plausible(body, 60.0).extent > 150, "but believed where nothing else is found"
 
 
 def test_a_volume_cut_out_for_a_structure_is_looked_at_whole() -> None:
     grid = Grid((60, 60, 60), np.eye(4))
     choice = WindowChoice(grid, EDGE)
     centre = np.full(3, 29.5)
-    windows = choice.for_first_click(centre)
+    windows = choice.for_first_clicks([centre], [True])
     closer = [ball(window, 0.3 * EDGE * window.step, centre) for window in windows[1:]]
     looks = [ball(windows[0], 23.0, centre), *closer]
-    assert choice.most_plausible(looks) is looks[0]
+    assert choice.most_plausible(looks, 36.0) is looks[0]
 
 
 def test_a_correction_in_the_middle_of_the_last_window_is_seen_there() -> None:
@@ -142,3 +142,17 @@ def test_what_a_look_tells() -> None:
     nothing = Look(window, np.full((EDGE,) * 3, -3.0, np.float32))
     assert nothing.extent == nothing.size == nothing.expected_dice == 0
     assert ball(window, 20.0, sure=8.0).expected_dice > ball(window, 20.0, sure=1.0).expected_dice
+
+
+def test_a_box_tells_the_scale_and_a_scribble_that_it_is_not_smaller() -> None:
+    choice = WindowChoice(GRID, EDGE)
+    faces = [MIDDLE, MIDDLE + (4, 0, 0), MIDDLE - (4, 0, 0), MIDDLE + (0, 5, 0), MIDDLE - (0, 5, 0)]
+    signs = [True, False, False, False, False]
+    assert choice.usual_extent(faces, signs) == pytest.approx(20)
+    windows = choice.for_first_clicks(faces, signs)
+    assert len(windows) <= 3 and all(1.1 * 20 < EDGE * window.step < 2.3 * 20 for window in windows)
+    assert choice.usual_extent(faces, [True] * 5) == choice.usual_extent([MIDDLE], [True]) == pytest.approx(60)
+    long = [MIDDLE, MIDDLE + (0, 45, 0)]
+    assert choice.usual_extent(long, [True, True]) == pytest.approx(90)
+    for window in choice.for_first_clicks(long, [True, True])[:4]:
+        assert all(0 <= place <= EDGE - 1 for click in long for place in window.position_of(click))
