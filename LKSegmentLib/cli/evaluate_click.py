@@ -54,7 +54,10 @@ def configure(kinds: argparse._SubParsersAction[Parser]) -> None:
     click.add_argument(
         "--whole", action="store_true", help="click on the whole image, as a person does, not on a cube around each"
     )
-    click.add_argument("--store", action="store_true", help="write the mean scores into the model's package")
+    click.add_argument(
+        "--store", action="store_true",
+        help="write the mean scores into the model's package; those with --whole stand beside those without",
+    )  # fmt: skip
     click.add_argument("--markdown", metavar="FILE.md", help="write the report there")
     click.add_argument(
         "--picture", metavar="FILE.png",
@@ -109,8 +112,9 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
             draft.write_text(text, encoding="utf-8")
         screen.say(f"The report is in {page}.")
     if arguments.store:
-        score = click_report.stored_score(rows, about["on"])
-        screen.say(f"The scores are in {packages.store_scores(package.source, [score])}.")
+        others = [dict(score) for score in packages.read_manifest(package.source).scores if score["on"] != about["on"]]
+        scores = [*others, click_report.stored_score(rows, about["on"])]
+        screen.say(f"The scores are in {packages.store_scores(package.source, scores)}.")
     return click_report.as_json(rows, about)
 
 

@@ -64,6 +64,13 @@ def test_one_command_writes_report_picture_json_and_scores(model: Path, data: Pa
     assert picture.read_bytes().startswith(b"\x89PNG")
     (stored,) = packages.read_manifest(model).scores
     assert stored["structures"] == 2 and stored["clicks"] == [1, 2] and len(stored["dice"]) == 2
+    for clicks in ("1", "2"):  # the second time replaces the first, and what was measured on cubes stays
+        json_of(
+            "evaluate", "click", "--data", data, "--model", model, "--device", "cpu", "--clicks", clicks, "--store",
+            "--whole", "--structures", "aorta",
+        )  # fmt: skip
+    on_cubes, on_whole = packages.read_manifest(model).scores
+    assert on_cubes == stored and on_whole["on"] == "whole image" and on_whole["clicks"] == [1, 2]
 
 
 def test_the_old_name_whole_images_and_a_choice_of_structures(model: Path, data: Path) -> None:
