@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--minutes", type=_positive, help="training time in all (default: 108, or what it was with --resume)"
     )
     click.add_argument("--stop-after", type=_positive, metavar="MINUTES", help="end this call then; --resume goes on")
-    click.add_argument("--seed", type=int, default=0, help="of the synthetic volumes (default: 0)")
+    click.add_argument("--seed", type=int, help="of the synthetic volumes (default: 0)")
     click.add_argument("--resume", action="store_true", help="go on from the checkpoint in FOLDER")
     click.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:1 or mps (default: cpu)")
     click.add_argument(
@@ -47,8 +47,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--from", dest="start", metavar="MODEL", help="begin with the weights of this click model: a name or a package"
     )
     click.add_argument(
-        "--precision", choices=("float32", "bfloat16"), default="float32",
-        help="of the activations; bfloat16 is faster on processors made for it, and on GPUs (default: float32)",
+        "--precision", choices=("float32", "bfloat16"),
+        help="of the activations; bfloat16 is faster on processors made for it, and on GPUs (default: float32, or as "
+        "it was)",
     )  # fmt: skip
     add_json(click)
 
@@ -63,15 +64,22 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
     folder = output_folder(Path(arguments.out).expanduser().absolute(), "trained model")
     device = str(resolve_device(arguments.device))
     if arguments.resume:
-        trainer = ClickTrainer.resume(folder, device, arguments.minutes, arguments.replicas)
+        for option, value in (("--from", arguments.start), ("--seed", arguments.seed)):
+            if value is not None:
+                raise InputError(
+                    f"{option} was settled when the training in {folder} began; leave it out, or name another folder."
+                )
+        trainer = ClickTrainer.resume(
+            folder, device, minutes=arguments.minutes, replicas=arguments.replicas, precision=arguments.precision
+        )
     elif (folder / "checkpoint.pt").exists():
         raise InputError(f"There is a checkpoint in {folder} already; go on with --resume, or name another folder.")
     else:
         recipe = Recipe(
             minutes=arguments.minutes or Recipe.minutes,
-            seed=arguments.seed,
+            seed=arguments.seed or Recipe.seed,
             replicas=arguments.replicas or Recipe.replicas,
-            precision=arguments.precision,
+            precision=arguments.precision or Recipe.precision,
         )
         trainer = _begun_with(arguments.start, recipe, folder, device)
     end = begun + 60 * (arguments.stop_after or math.inf)
@@ -96,17 +104,26 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
 def _begun_with(model: str | None, recipe: Recipe, folder: Path, device: str) -> ClickTrainer:
     """A trainer that begins with the weights of this model; None: with random ones."""
     from LKSegmentLib import packages
+    from LKSegmentLib.prompts import CHANNELS
     from LKSegmentLib.training.click_training import ClickTrainer
     from LKSegmentLib.training.recipe import GOING_ON
 
     if model is None:
         return ClickTrainer(recipe, folder, device)
     package = packages.load(model)
-    if package.manifest.network != "lk_click":
-        raise InputError(f"The model {package.manifest.name!r} is no click model; --from takes one, such as lk_click.")
+    manifest = package.manifest
+    if manifest.network != "lk_click":
+        raise InputError(f"The model {manifest.name!r} is no click model; --from takes one, such as lk_click.")
+    known = tuple(manifest.prompts.get("channels", CHANNELS[: manifest.in_channels]))
+    if known != CHANNELS[: len(known)]:
+        raise InputError(
+            f"The model {manifest.name!r} takes other inputs, or in another order, than the one to be trained; a "
+            "training cannot begin with it."
+        )
     origin = {
-        "weights_sha256": package.manifest.files["weights.safetensors"].sha256,
-        "trained_on": package.manifest.trained_on,
+        "weights_sha256": manifest.files["weights.safetensors"].sha256,
+        "trained_on": manifest.trained_on,
+        "licence": manifest.licence,
     }
     recipe = replace(recipe, started_from=origin, **GOING_ON)
     return ClickTrainer(recipe, folder, device, weights=package.network("cpu").state_dict())

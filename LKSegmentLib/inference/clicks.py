@@ -7,7 +7,7 @@ undoing is free, moving an earlier click replays from there, and a restarted wor
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -77,7 +77,7 @@ class ClickModelSession:
                 f"Clicks need a volume with one channel; this one has {volume.channels}. Choose one channel."
             )
         manifest = package.manifest
-        self.channel_names = tuple(manifest.prompts.get("channels", CHANNELS))
+        self.channel_names = tuple(manifest.prompts.get("channels", CHANNELS[: manifest.in_channels]))
         if manifest.kind != "click" or manifest.in_channels != len(self.channel_names):
             raise InputError(f"The model {manifest.name!r} does not take clicks; choose one that does: lk_click.")
         unknown = [str(name) for name in self.channel_names if name not in CHANNELS]
@@ -134,14 +134,19 @@ class ClickModelSession:
         """
         clicks = tuple(points)
         self._check(clicks)
-        known = next((n for n in range(len(clicks), 0, -1) if clicks[:n] in self._states), 0)
+        # What is remembered of the middle of a stroke, where someone asked for it, is no beginning.
+        ends = [n for n in range(len(clicks), 0, -1) if n == len(clicks) or not clicks[n - 1].with_next]
+        known = next((n for n in ends if clicks[:n] in self._states), 0)
         state = self._states.get(clicks[:known])
         for count in range(known + 1, len(clicks) + 1):
             if count < len(clicks) and clicks[count - 1].with_next:
                 continue  # in the middle of a stroke
-            if progress is not None:
-                progress("clicks", (count - known - 1) / (len(clicks) - known))
-            state = self._after(clicks[:count], state, cancelled, recorder if count == len(clicks) else None)
+
+            def told(share: float, done: int = count - known - 1) -> None:
+                if progress is not None:
+                    progress("clicks", (done + share) / (len(clicks) - known))
+
+            state = self._after(clicks[:count], state, told, cancelled, recorder if count == len(clicks) else None)
             self._remember(clicks[:count], state)
         if progress is not None:
             progress("clicks", 1.0)
@@ -191,33 +196,37 @@ class ClickModelSession:
         self,
         clicks: tuple[Point, ...],
         before: ClickState | None,
+        told: Callable[[float], None],
         cancelled: Callable[[], bool] | None,
         recorder: LookRecorder | None,
     ) -> ClickState:
         """One more click, or stroke: choose the window, ask the network, put its answer on the volume's voxels."""
 
-        def look(window: ClickWindow) -> Look:
-            if cancelled is not None and cancelled():
-                raise Cancelled("The click was cancelled.")
-            logits, kept = self._logits(self._inputs(window, clicks, before), recorder)
-            places = [window.position_of(voxel) for voxel in voxels]
-            return Look(window, hold_in_logits(logits, places, positive), kept)
+        def look(windows: Sequence[ClickWindow]) -> Iterator[Look]:
+            for number, window in enumerate(windows):
+                if cancelled is not None and cancelled():
+                    raise Cancelled("The click was cancelled.")
+                told(number / len(windows))
+                logits, kept = self._logits(self._inputs(window, clicks, before), recorder)
+                places = [window.position_of(voxel) for voxel in voxels]
+                yield Look(window, hold_in_logits(logits, places, positive), kept)
 
         voxels, positive = [self._voxel(click) for click in clicks], [click.positive for click in clicks]
         if before is None:
-            looks = [look(window) for window in self._choice.for_first_clicks(voxels, positive)]
+            looks = list(look(self._choice.for_first_clicks(voxels, positive)))
             best = self._choice.most_plausible(looks, self._choice.usual_extent(voxels, positive))
         else:
-            windows = self._choice.for_correction(voxels[-1], before.mask, before.window)
-            best = max((look(window) for window in windows), key=lambda answer: answer.expected_dice)
+            new = voxels[len(without_last(clicks)) :]
+            windows = self._choice.for_correction(new, before.mask, before.window)
+            best = max(look(windows), key=lambda answer: answer.expected_dice)
+        self._channels = {best.window: self._channels[best.window]}
         if recorder is not None:
             recorder.answered(best.kept)
         box = best.window.volume_box
         answer = best.window.spread(best.logits) > 0
         if before is not None and not 1 / _SAME_SCALE <= best.window.step / before.window.step <= _SAME_SCALE:
             _change_one_way(answer, before.mask.full(self._grid.shape)[box], clicks)
-        hold_in_mask(answer, (box[0].start, box[1].start, box[2].start), voxels, positive)
-        return ClickState(self._pasted(answer, box, before), best.window)
+        return ClickState(self._pasted(answer, box, before, voxels, positive), best.window)
 
     def _inputs(
         self, window: ClickWindow, clicks: tuple[Point, ...], before: ClickState | None
@@ -228,7 +237,7 @@ class ClickModelSession:
             done, channels = (), PromptChannels(window.sample(self._array), self.channel_names)
         for click in clicks[len(done) :]:
             channels.add_click(window.position_of(self._voxel(click)), click.positive)
-        self._channels = {window: (clicks, channels)}
+        self._channels[window] = clicks, channels
         previous = np.zeros((window.edge,) * 3, np.bool_)
         if before is not None and before.mask.array.size:
             whole = before.mask.full(self._grid.shape)
@@ -254,16 +263,27 @@ class ClickModelSession:
             )
         return result, kept
 
-    def _pasted(self, answer: Mask, box: Box, before: ClickState | None) -> MaskBox:
-        """The answer in its box over what was there; outside the window the earlier mask stays."""
-        if before is None or not before.mask.array.size:
+    def _pasted(
+        self,
+        answer: Mask,
+        box: Box,
+        before: ClickState | None,
+        voxels: Sequence[NDArray[np.float64]],
+        positive: Sequence[bool],
+    ) -> MaskBox:
+        """The answer in its box over what was there, every click on its side; outside the earlier mask stays."""
+        low, high = (np.array([getattr(part, end) for part in box]) for end in ("start", "stop"))
+        shown = all((low <= np.rint(voxel)).all() and (np.rint(voxel) < high).all() for voxel in voxels)
+        if shown and (before is None or not before.mask.array.size):
+            hold_in_mask(answer, (box[0].start, box[1].start, box[2].start), voxels, positive)
             inside = MaskBox.of(answer)
             if not inside.array.size:
                 return inside
             lower = tuple(part.start + low for part, low in zip(box, inside.lower, strict=True))
             return MaskBox((lower[0], lower[1], lower[2]), inside.array)
-        whole = before.mask.full(self._grid.shape)
+        whole = np.zeros(self._grid.shape, np.bool_) if before is None else before.mask.full(self._grid.shape)
         whole[box] = answer
+        hold_in_mask(whole, (0, 0, 0), voxels, positive)
         return MaskBox.of(whole)
 
     def _on_volume_axes(self, mask: MaskBox) -> MaskBox:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from .click_window import ClickWindow
 
@@ -38,8 +39,10 @@ class Look:
     @cached_property
     def expected_dice(self) -> float:
         """Dice of the mask with the structure, if the network's probabilities are right (soft Dice with itself)."""
-        probability = 1 / (1 + np.exp(-self.logits))
-        return float(2 * probability[self.mask].sum() / (probability.sum() + np.count_nonzero(self.mask) + 1e-6))
+        probability = expit(self.logits)
+        if not self.mask.any():
+            return float(1 - probability.max())  # how sure it is that there is nothing
+        return float(2 * probability[self.mask].sum() / (probability.sum() + np.count_nonzero(self.mask)))
 
     @cached_property
     def extent(self) -> float:

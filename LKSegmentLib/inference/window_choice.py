@@ -24,8 +24,9 @@ _RATIO = 1.5  # between the scales that are looked at, at most
 _USUAL = 50.0  # mm; extent of a structure that people click on, unless the volume makes it implausible:
 _LEAST_SHARE, _LARGEST_SHARE = 0.15, 0.6  # of the volume's longest edge
 _CUT_OUT = 2.5  # usual extents that a volume of a single structure is long at most
-_FROM_WIDE_TO_CLOSE = 8.0, 0.5  # edges of the windows looked at, in usual extents
-_FROM_WIDE_TO_CLOSE_AROUND_A_BOX = 2.25, 1.2
+_WIDEST, _CLOSEST = 5.0, 0.5  # edges of the windows looked at first, in usual extents
+_WIDEST_AROUND_A_BOX = 2.25
+_AROUND_A_STROKE = 1.2  # edge of the closest window, in extents of the stroke
 _COST_OF_RUNNING_OUT = 0.5
 _COST_OF_SIZE = 0.2  # for an extent e times the usual one, or an e-th of it
 _THE_SAME = 0.7  # agreement from which on two masks are one answer, seen more or less closely
@@ -61,7 +62,8 @@ class WindowChoice:
 
     def usual_extent(self, clicks: Sequence[Place], positive: Sequence[bool]) -> float:
         """Extent in mm that a structure has most likely: as clicks on both sides of its border tell, else the usual."""
-        span = float((np.ptp(np.asarray(clicks), axis=0) * self._spacing).max())
+        low, high = self._bounds(clicks, positive)
+        span = float(((high - low) * self._spacing).max())
         return max(span, self._finest_step) if not all(positive) else max(span, self._usual)
 
     def for_first_clicks(self, clicks: Sequence[Place], positive: Sequence[bool]) -> list[ClickWindow]:
@@ -69,14 +71,30 @@ class WindowChoice:
 
         The right scale is to be found among them; a box or a lasso tells it nearly.
         """
+        low, high = self._bounds(clicks, positive)
+        span = float(((high - low) * self._spacing).max())
         usual = self.usual_extent(clicks, positive)
-        widest, closest = _FROM_WIDE_TO_CLOSE if all(positive) else _FROM_WIDE_TO_CLOSE_AROUND_A_BOX
-        first = min(self._widest_step, widest * usual / self._edge)
-        last = min(first, max(self._finest_step, closest * usual / self._edge))
+        widest = (_WIDEST if all(positive) else _WIDEST_AROUND_A_BOX) * usual
+        closest = max(_CLOSEST * usual if all(positive) else 0.0, _AROUND_A_STROKE * span)
+        first = min(self._widest_step, widest / self._edge)
+        last = min(first, max(self._finest_step, closest / self._edge))
         # Evenly, so that neighbours can agree equally well everywhere.
         count = 1 + int(np.ceil(np.log(first / last) / np.log(_RATIO) - 1e-6))
-        centre = (np.min(clicks, axis=0) + np.max(clicks, axis=0)) / 2
-        return [self.around(centre, float(step)) for step in np.geomspace(first, last, count)]
+        return [self.around((low + high) / 2, float(step)) for step in np.geomspace(first, last, count)]
+
+    def _bounds(self, clicks: Sequence[Place], positive: Sequence[bool]) -> tuple[Place, Place]:
+        """The lowest and the highest place, in voxels, of clicks; of a box or a lasso also where the volume cuts it.
+
+        A box that the volume cuts has no face there: it is taken to go on as far as on the other side of its middle.
+        """
+        places = np.asarray(clicks, float)
+        low, high = places.min(0), places.max(0)
+        if all(positive):
+            return low, high
+        middle = places[np.asarray(positive)].mean(0)
+        low, high = np.minimum(low, 2 * middle - high), np.maximum(high, 2 * middle - low)
+        last = np.array(self._grid.shape) - 1.0
+        return np.clip(low, 0, last), np.clip(high, 0, last)
 
     def most_plausible(self, looks: Sequence[Look], usual: float) -> Look:
         """Of the looks at windows of :meth:`for_first_clicks`, in their order, the one to believe.
@@ -84,7 +102,8 @@ class WindowChoice:
         ``usual`` is the extent in mm that is expected, :meth:`usual_extent`.
         """
         # A volume hardly larger than a structure was cut out for one, so its widest window needs no wider witness.
-        agreements = [float(self._is_cut_out), *(agreement(*pair) for pair in zip(looks, looks[1:], strict=False)), 0.0]
+        witness = float(self._is_cut_out and looks[0].window.covers_volume)
+        agreements = [witness, *(agreement(*pair) for pair in zip(looks, looks[1:], strict=False)), 0.0]
         scores = [
             (before + after) / 2
             - _COST_OF_RUNNING_OUT * look.runs_out
@@ -98,30 +117,37 @@ class WindowChoice:
             chosen += 1  # the same answer, seen more closely
         return looks[chosen]
 
-    def for_correction(self, click: Place, mask: MaskBox, last: ClickWindow) -> list[ClickWindow]:
-        """The window around mask and click, or the last one where it still serves; where it is wider than the last,
-        also one of the last scale, moved to the click: the surer answer of the two is the better one.
+    def for_correction(self, clicks: Sequence[Place], mask: MaskBox, last: ClickWindow) -> list[ClickWindow]:
+        """The window around the mask and the new clicks, or the last one where it still serves.
+
+        Where it is wider than the last one, also one of the last scale, moved to the clicks, if they fit into it: the
+        surer answer of the two is the better one.
         """
-        low, high = click.copy(), click.copy()
+        new_low, new_high = np.min(clicks, axis=0), np.max(clicks, axis=0)
+        low, high = new_low, new_high
         if mask.array.size:
             low = np.minimum(low, mask.lower)
             high = np.maximum(high, np.add(mask.lower, mask.array.shape) - 1)
         extent = float(((high - low + 1) * self._spacing).max())
         step = float(np.clip(_MARGIN * extent / self._edge, self._finest_step, self._widest_step))
-        if 1 / _SAME <= last.step / step <= _SAME and not self._beyond(last, click).any():
+        if 1 / _SAME <= last.step / step <= _SAME and self._moved_to(new_low, new_high, last) == last:
             return [last]
-        around_both = self._moved_to(click, self.around((low + high) / 2, step))
-        return [around_both, self._moved_to(click, last)] if step > last.step * _SAME else [around_both]
+        windows = [self._moved_to(new_low, new_high, self.around((low + high) / 2, step))]
+        if step > last.step * _SAME:
+            moved = self._moved_to(new_low, new_high, last)
+            shown = (moved.position_of(place) for place in (new_low, new_high))
+            if all(0 <= value <= self._edge - 1 for place in shown for value in place):
+                windows.append(moved)
+        return windows
 
-    def _moved_to(self, click: Place, window: ClickWindow) -> ClickWindow:
-        """A window of the same scale in which the click lies well inside."""
-        return self.around(np.array(window.centre) + self._beyond(window, click) * np.array(window.ratios), window.step)
+    def _moved_to(self, low: Place, high: Place, window: ClickWindow) -> ClickWindow:
+        """A window of the same scale in which these places lie well inside, as far as the volume goes on there.
 
-    def _beyond(self, window: ClickWindow, click: Place) -> Place:
-        """By how many of its voxels a window must move for the click to lie well inside; 0 where the volume ends."""
-        place = np.array(window.position_of(click))
+        The window itself if they do already.
+        """
         border = _BORDER * self._edge
-        low, high = border, self._edge - 1 - border
-        offset = np.where(place < low, place - low, np.where(place > high, place - high, 0.0))
-        moved = np.array(self.around(np.array(window.centre) + offset * np.array(window.ratios), window.step).centre)
-        return (moved - np.array(window.centre)) / np.array(window.ratios)
+        before, after = np.array(window.position_of(low)), np.array(window.position_of(high))
+        offset = np.minimum(before - border, 0) + np.maximum(after - (self._edge - 1 - border), 0)
+        if not offset.any():
+            return window
+        return self.around(np.array(window.centre) + offset * np.array(window.ratios), window.step)

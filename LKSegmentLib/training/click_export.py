@@ -26,22 +26,24 @@ def export_package(
         RunError: writing failed; an earlier package is untouched.
     """
     recipe = trainer.recipe
-    began = recipe.started_from
+    origin = recipe.started_from
     trained = (
         f"Synthetic volumes only: {trainer.scenes:,} random scenes of LKSegmentLib.training.synthetic "
         f"({trainer.steps:,} steps of {recipe.replicas * recipe.batch} windows, {trainer.seconds / 60:.0f} minutes on "
         f"{recipe.replicas} x {trainer.device.type}). No real image was used for training or for choosing the "
         "checkpoint."
     )
-    if began:
-        trained += f" It began with the weights {began['weights_sha256'][:12]}: {began['trained_on']}"
+    if origin:
+        before = origin["trained_on"] or "what those were trained on is not known."
+        weights = origin["weights_sha256"][:12]
+        trained = f"This training: {trained} It began with the weights {weights}. Theirs: {before}"
     return packages.save(
         folder,
         network="lk_click",
         state_dict=trainer.average.state_dict(),
         labels=[{"name": "structure"}],
         window=WINDOW,
-        licence="Apache-2.0",
+        licence=origin.get("licence", "Apache-2.0"),
         intensity={"rule": "none"},
         options={"in_channels": len(CHANNELS), "out_channels": 1, **trainer.network.options},
         precision="float16",

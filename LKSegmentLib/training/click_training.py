@@ -38,6 +38,7 @@ from .turning import Turn
 Report = Callable[[dict[str, float]], None]
 _BETWEEN_CHECKPOINTS = 60.0  # seconds
 _MOST_SKIPPED = 20
+_CHECKPOINT = "checkpoint.pt"
 _CURVE = ("minutes", "steps", "scenes", "skipped", "learning_rate", "soft_dice_loss_and_cross_entropy")
 
 
@@ -128,7 +129,12 @@ class ClickTrainer:
         """Start the other replicas; what they begin with is the checkpoint."""
         self.save()
         begin = partial(_follow, self.recipe, self.folder, str(self.device))
-        return Replicas.lead(self.recipe.replicas, begin)
+        try:
+            return Replicas.lead(self.recipe.replicas, begin)
+        except (InputError, RunError):
+            if not self.steps:  # there is nothing to resume
+                (self.folder / _CHECKPOINT).unlink()
+            raise
 
     def save(self, report: Report | None = None) -> None:
         """Write the checkpoint, the previous one stays until the new one is whole; then a line of the curve."""
@@ -147,7 +153,7 @@ class ClickTrainer:
         }
         unfinished = self.folder / "checkpoint.partial"
         torch.save(state, unfinished)
-        unfinished.replace(self.folder / "checkpoint.pt")
+        unfinished.replace(self.folder / _CHECKPOINT)
         if self._recent:
             self._write_curve(report)
 
@@ -166,19 +172,16 @@ class ClickTrainer:
             report(dict(zip(_CURVE, map(float, values), strict=True)))
 
     @classmethod
-    def resume(
-        cls, folder: Path, device: str = "cpu", minutes: float | None = None, replicas: int | None = None
-    ) -> ClickTrainer:
-        """The trainer as it was saved; ``minutes`` and ``replicas`` replace those of the recipe.
+    def resume(cls, folder: Path, device: str = "cpu", **changes: Any) -> ClickTrainer:
+        """The trainer as it was saved; ``changes`` replace what the recipe says, where they are not None.
 
         Raises:
             InputError: there is no checkpoint in the folder, or one of another version.
         """
-        path = folder / "checkpoint.pt"
+        path = folder / _CHECKPOINT
         if not path.is_file():
             raise InputError(f"There is no checkpoint.pt in {folder}, so there is nothing to resume.")
         state = _stored(folder)
-        changes = {"minutes": minutes, "replicas": replicas}
         recipe = state["recipe"] | {name: value for name, value in changes.items() if value is not None}
         try:
             trainer = cls(Recipe(**recipe), folder, device)
@@ -302,7 +305,7 @@ def click_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _stored(folder: Path) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True)
+    state: dict[str, Any] = torch.load(folder / _CHECKPOINT, map_location="cpu", weights_only=True)
     return state
 
 

@@ -1,8 +1,9 @@
 """Two optimisers as one: Muon for what multiplies channels with channels, AdamW for everything else.
 
 Muon makes the update of a matrix orthogonal (Jordan et al. 2024; scaled as AdamW's, Liu et al., arXiv 2502.16982), so
-that directions the gradient seldom shows learn too. A convolution over channels is such a matrix, out × (in · taps).
-Depth-wise kernels, gates, biases and scales are none, and go on with AdamW (see `gates` for their step sizes).
+that directions the gradient seldom shows learn too. A convolution over channels is such a matrix: out × (in · taps), of
+a transposed one in × (out · taps). Depth-wise kernels, the spatial gates over two maps, biases and scales are none, and
+learn with AdamW (see `gates` for their step sizes).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from LKSegmentLib.errors import InputError
 from LKSegmentLib.networks.blocks.dynamic_large_kernel import DynamicLargeKernel
 
 from .gates import parameter_groups
@@ -24,9 +26,14 @@ class Optimisers:
         network: what learns.
         learning_rate: at the beginning; each group of ``param_groups`` names its "share" of it.
         weight_decay: of both.
+
+    Raises:
+        InputError: this PyTorch has no Muon.
     """
 
     def __init__(self, network: nn.Module, learning_rate: float, weight_decay: float) -> None:
+        if not hasattr(torch.optim, "Muon"):
+            raise InputError(f"Training needs PyTorch 2.9 or newer; this is {torch.__version__}. Update PyTorch.")
         self._weights = _channel_mixing(network)
         # Muon takes matrices: views of the weights, in the same memory.
         self._matrices = [nn.Parameter(weight.data.flatten(1)) for weight in self._weights]

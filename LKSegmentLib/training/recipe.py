@@ -39,7 +39,7 @@ class Recipe:
     box_share: float = 0.08  # of the targets: begun with a click and a box around
     replicas: int = 1  # trainers that step together, each with a batch of its own
     precision: str = "float32"  # of the activations; "bfloat16" is faster on processors made for it, and on GPUs
-    # Of the earlier model whose weights this training began with: "weights_sha256" and "trained_on".
+    # Of the earlier model whose weights this training began with: "weights_sha256", "trained_on" and "licence".
     started_from: dict[str, str] = field(default_factory=dict)
     network: dict[str, Any] = field(default_factory=dict)  # options of LKClick other than its defaults
 

@@ -172,9 +172,9 @@ def _cube(
 ) -> tuple[NDArray[np.float64], float]:
     """Centre and edge, in voxels of the scene, of a cube that a structure from ``low`` to ``high`` fills more or less.
 
-    Often it fills a half to nine tenths of the edge, as in a session that has found its scale. As often it is much
-    smaller or goes on outside, as while the scale is being looked for: a network that only ever saw the right scale
-    takes every scale for the right one.
+    Four times in ten it fills a half to nine tenths of the edge, as in a session that has found its scale. Else it is
+    much smaller or goes on outside, as while the scale is being looked for: a network that only ever saw the right
+    scale takes every scale for the right one.
     """
     extent = float((high - low).max())
     wide = [rng.uniform(0.45, 0.9), np.exp(rng.uniform(np.log(0.06), np.log(0.45))), rng.uniform(0.9, 3.0)]

@@ -141,3 +141,28 @@ def test_training_for_a_moment_gives_a_package_that_clicks_and_is_not_overwritte
     with lk.ClickSession(volume, model=told["package"]) as session:
         assert session.add_point((0.0, 0.0, 0.0)).shape == (24, 24, 24)
     assert "--resume" in sentence_of(lksegment(*words), 2)
+    assert "--from was settled" in sentence_of(lksegment(*words, "--resume", "--from", "lk_click"), 2)
+    assert "--seed was settled" in sentence_of(lksegment(*words, "--resume", "--seed", "3"), 2)
+
+
+def test_training_goes_on_from_a_model_and_says_so_but_not_from_one_with_other_inputs(tmp_path: Path) -> None:
+    from LKSegmentLib import packages
+    from LKSegmentLib.networks.lk_click import LKClick
+    from LKSegmentLib.prompts import CHANNELS
+
+    def model(name: str, channels: list[str]) -> Path:
+        return packages.save(
+            tmp_path / name, network="lk_click", state_dict=LKClick(in_channels=len(channels)).state_dict(),
+            labels=[{"name": "structure"}], window=(64, 64, 64), licence="CC-BY-4.0", intensity={"rule": "none"},
+            options={"in_channels": len(channels), "out_channels": 1}, kind="click", output="regions",
+            trained_on="Drawings.", prompts={"channels": channels},
+        )  # fmt: skip
+
+    earlier = model("earlier", list(CHANNELS[:-1]))
+    words = ("train", "click", "--minutes", "0.001", "--out", tmp_path / "run", "--precision", "bfloat16")
+    manifest = packages.read_manifest(json_of(*words, "--from", earlier)["package"])
+    assert manifest.licence == "CC-BY-4.0" and manifest.trained_on.endswith("Theirs: Drawings.")
+    assert manifest.in_channels == len(CHANNELS) and manifest.extra["recipe"]["precision"] == "bfloat16"
+    turned = model("turned", [*CHANNELS[1::-1], *CHANNELS[2:]])
+    words = ("train", "click", "--minutes", "0.001", "--out", tmp_path / "other", "--from", turned)
+    assert "in another order" in sentence_of(lksegment(*words), 2)

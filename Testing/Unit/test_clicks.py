@@ -213,3 +213,40 @@ def test_at_another_scale_a_click_changes_the_mask_one_way(positive: bool, expec
     of_both = answer.copy()
     _change_one_way(of_both, earlier, (Point((0, 0, 0)), Point((1, 0, 0), True, True), Point((2, 0, 0), False)))
     np.testing.assert_array_equal(of_both, answer)
+
+
+def test_every_point_of_a_stroke_counts_however_far_it_reaches() -> None:
+    volume, ball, (r, a, s) = ball_volume(shape=(60, 120, 200), radius_mm=10.0)
+    session = ClickModelSession(volume, click_package())
+    angles = np.linspace(0, 2, 7)
+    places = [(r + 60 * float(np.sin(angle)), a + 50 * float(np.cos(angle)), s) for angle in angles]
+    stroke = [Point(place, True, number < 6) for number, place in enumerate(places)]
+    mask = session.mask_for([Point((r, a, s)), *stroke]).full(ball.shape)
+    alone = ClickModelSession(volume, click_package()).mask_for(stroke).full(ball.shape)
+    for place in places:
+        voxel = tuple(np.rint(volume.grid.ijk_of(place)[::-1]).astype(int))
+        assert mask[voxel] and alone[voxel]
+
+
+def test_asking_in_the_middle_of_a_stroke_changes_nothing_later() -> None:
+    volume, _, (r, a, s) = ball_volume()
+    begun, whole = Point((r, a, s), True, True), Point((r + 6, a, s))
+    session = ClickModelSession(volume, click_package())
+    session.mask_for([begun])
+    asked, fresh = session.mask_for([begun, whole]), ClickModelSession(volume, click_package()).mask_for([begun, whole])
+    assert asked.lower == fresh.lower
+    np.testing.assert_array_equal(asked.array, fresh.array)
+
+
+def test_progress_is_told_look_by_look() -> None:
+    volume, _, centre = ball_volume(shape=(60, 120, 200))
+    heard: list[float] = []
+    ClickModelSession(volume, click_package()).mask_for([Point(centre)], progress=lambda _, share: heard.append(share))
+    assert len(heard) > 4 and heard == sorted(heard) and heard[-1] == 1
+
+
+def test_a_package_that_names_no_channels_takes_the_first_ones() -> None:
+    volume, ball, centre = ball_volume()
+    package = click_package()
+    package.manifest.in_channels = len(CHANNELS) - 1
+    assert overlap(ClickModelSession(volume, package).mask_for([Point(centre)]).full(ball.shape), ball) > 0.9

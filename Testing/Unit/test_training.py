@@ -11,10 +11,12 @@ import pytest
 import torch
 from scipy import ndimage
 
+from LKSegmentLib import packages
 from LKSegmentLib.errors import InputError, RunError
 from LKSegmentLib.networks.lk_click import LKClick
 from LKSegmentLib.prompts import CHANNELS
 from LKSegmentLib.training import anatomy, appearance, click_training
+from LKSegmentLib.training.click_export import export_package
 from LKSegmentLib.training.click_training import ClickTrainer, click_loss
 from LKSegmentLib.training.gates import GateWatch, parameter_groups
 from LKSegmentLib.training.in_flight import InFlight
@@ -333,3 +335,30 @@ def test_gates_that_were_pushed_shut_are_drawn_back() -> None:
         network(torch.randn(1, 11, 16, 16, 16))
     network(torch.randn(1, 11, 16, 16, 16))
     assert np.isfinite(float(watch.beyond().detach())), "runs without gradients do not count"
+
+
+def test_where_no_other_replica_starts_there_is_nothing_to_resume(tmp_path, monkeypatch) -> None:
+    def refused(count: int, begin: object) -> Replicas:
+        raise InputError("This build of PyTorch cannot train in several processes; train with one replica.")
+
+    monkeypatch.setattr(Replicas, "lead", refused)
+    trainer = ClickTrainer(replace(SMALL, replicas=2), tmp_path)
+    with pytest.raises(InputError, match="one replica"):
+        trainer.train()
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_a_model_that_began_with_another_keeps_its_licence_and_history(tmp_path) -> None:
+    sizes = {"feature_sizes": [8, 16, 16], "depths": [1, 1, 1]}
+    origin = {"weights_sha256": "ab" * 32, "trained_on": "Images of a hospital.", "licence": "CC-BY-NC-4.0"}
+    trainer = ClickTrainer(replace(SMALL, network=sizes, started_from=origin), tmp_path)
+    manifest = packages.read_manifest(export_package(trainer, tmp_path / "package"))
+    assert manifest.licence == "CC-BY-NC-4.0"
+    assert manifest.trained_on.startswith("This training: Synthetic") and "Images of a hospital." in manifest.trained_on
+    assert manifest.extra["recipe"]["started_from"] == origin
+
+
+def test_training_needs_a_pytorch_with_muon(tmp_path, monkeypatch) -> None:
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(InputError, match=r"PyTorch 2\.9 or newer"):
+        ClickTrainer(SMALL, tmp_path)

@@ -33,7 +33,7 @@ def test_the_first_windows_go_from_wide_to_close_around_the_click() -> None:
     windows = choice.for_first_clicks([MIDDLE], [True])
     steps = [window.step for window in windows]
     assert steps == sorted(steps, reverse=True) and all(a / b <= 1.51 for a, b in zip(steps, steps[1:], strict=False))
-    assert windows[0].covers_volume and EDGE * steps[-1] == pytest.approx(0.5 * 60, rel=0.01)
+    assert EDGE * steps[0] == pytest.approx(5 * 60) and EDGE * steps[-1] == pytest.approx(0.5 * 60, rel=0.01)
     for window in windows:
         assert all(0 <= place <= EDGE - 1 for place in window.position_of(MIDDLE))
 
@@ -61,7 +61,7 @@ def test_the_answer_that_holds_when_the_scale_changes_is_believed() -> None:
 def test_a_whole_body_is_hardly_ever_meant() -> None:
     choice = WindowChoice(GRID, EDGE)
     windows = choice.for_first_clicks([MIDDLE], [True])
-    body = [ball(window, 150.0) for window in windows]
+    body = [ball(window, 100.0) for window in windows]
     organ = [ball(window, 25.0) for window in windows]
     seen = body[:2] + organ[2:]
     assert choice.most_plausible(seen, 60.0).extent < 80
@@ -82,7 +82,7 @@ def test_a_correction_in_the_middle_of_the_last_window_is_seen_there() -> None:
     choice = WindowChoice(GRID, EDGE)
     last = choice.around(MIDDLE, 3.0)
     mask = MaskBox((47, 64, 84), np.ones((26, 32, 32), np.uint8))
-    assert choice.for_correction(MIDDLE + 5, mask, last) == [last]
+    assert choice.for_correction([MIDDLE + 5], mask, last) == [last]
 
 
 def test_a_wider_correction_is_also_seen_at_the_old_scale() -> None:
@@ -90,7 +90,7 @@ def test_a_wider_correction_is_also_seen_at_the_old_scale() -> None:
     last = choice.around(MIDDLE, 1.5)
     mask = MaskBox((50, 70, 92), np.ones((20, 20, 16), np.uint8))
     click = MIDDLE + np.array([0.0, 0.0, 45.0])
-    wider, moved = choice.for_correction(click, mask, last)
+    wider, moved = choice.for_correction([click], mask, last)
     assert wider.step > 1.25 * last.step and moved.step == last.step
     for window in (wider, moved):
         assert all(2.9 <= place <= EDGE - 1 - 2.9 for place in window.position_of(click))
@@ -101,7 +101,7 @@ def test_a_wider_correction_is_also_seen_at_the_old_scale() -> None:
 def test_a_smaller_mask_is_seen_more_closely_once() -> None:
     choice = WindowChoice(GRID, EDGE)
     last = choice.around(MIDDLE, 6.0)
-    (closer,) = choice.for_correction(MIDDLE, MaskBox((55, 75, 95), np.ones((10, 10, 10), np.uint8)), last)
+    (closer,) = choice.for_correction([MIDDLE], MaskBox((55, 75, 95), np.ones((10, 10, 10), np.uint8)), last)
     assert closer.step < 2
 
 
@@ -109,7 +109,7 @@ def test_a_click_at_the_border_of_the_volume_moves_no_window_out_of_it() -> None
     choice = WindowChoice(GRID, EDGE)
     last = choice.around(np.zeros(3), 2.0)
     mask = MaskBox((0, 0, 0), np.ones((17, 21, 21), np.uint8))
-    assert choice.for_correction(np.zeros(3), mask, last) == [last]
+    assert choice.for_correction([np.zeros(3)], mask, last) == [last]
 
 
 def test_agreement_is_the_overlap_in_millimetres_at_any_scale() -> None:
@@ -140,7 +140,10 @@ def test_what_a_look_tells() -> None:
     assert look.extent == pytest.approx(40, abs=3.0) and look.size == pytest.approx(4 / 3 * np.pi * 20**3, rel=0.1)
     assert not look.runs_out and ball(window, 60.0).runs_out
     nothing = Look(window, np.full((EDGE,) * 3, -3.0, np.float32))
-    assert nothing.extent == nothing.size == nothing.expected_dice == 0
+    assert nothing.extent == nothing.size == 0
+    assert nothing.expected_dice == pytest.approx(0.95, abs=0.01), "it is sure that there is nothing"
+    beyond_float = Look(window, np.full((EDGE,) * 3, -200.0, np.float32))
+    assert beyond_float.expected_dice == 1
     assert ball(window, 20.0, sure=8.0).expected_dice > ball(window, 20.0, sure=1.0).expected_dice
 
 
@@ -154,5 +157,37 @@ def test_a_box_tells_the_scale_and_a_scribble_that_it_is_not_smaller() -> None:
     assert choice.usual_extent(faces, [True] * 5) == choice.usual_extent([MIDDLE], [True]) == pytest.approx(60)
     long = [MIDDLE, MIDDLE + (0, 45, 0)]
     assert choice.usual_extent(long, [True, True]) == pytest.approx(90)
-    for window in choice.for_first_clicks(long, [True, True])[:4]:
+    for window in choice.for_first_clicks(long, [True, True]):
         assert all(0 <= place <= EDGE - 1 for click in long for place in window.position_of(click))
+
+
+def test_a_box_that_the_volume_cuts_goes_on_as_far_as_its_middle_tells() -> None:
+    choice = WindowChoice(Grid((100, 100, 100), np.eye(4)), EDGE)
+    seed = np.full(3, 15.0)
+    faces = [seed, *(np.where(np.arange(3) == axis, 31.0, 15.0) for axis in range(3))]
+    signs = [True, False, False, False]
+    assert choice.usual_extent(faces, signs) == pytest.approx(31)
+    for window in choice.for_first_clicks(faces, signs):
+        for corner in (np.zeros(3), np.full(3, 30.0)):
+            assert all(-0.6 <= place <= EDGE - 0.4 for place in window.position_of(corner))
+
+
+def test_a_window_around_a_box_needs_its_witness_in_a_small_volume_too() -> None:
+    choice = WindowChoice(Grid((100, 100, 100), np.eye(4)), EDGE)
+    centre = np.full(3, 49.5)
+    faces = [centre, centre + (10, 0, 0), centre - (10, 0, 0)]
+    windows = choice.for_first_clicks(faces, [True, False, False])
+    assert not windows[0].covers_volume
+    looks = [ball(windows[0], 8.0, centre), *(ball(window, 11.0, centre) for window in windows[1:])]
+    assert choice.most_plausible(looks, 20.0) is not looks[0]
+
+
+def test_a_correcting_stroke_is_seen_whole() -> None:
+    choice = WindowChoice(GRID, EDGE)
+    last = choice.around(MIDDLE, 1.5)
+    mask = MaskBox((55, 75, 95), np.ones((10, 10, 10), np.uint8))
+    stroke = [MIDDLE + np.array([0.0, 8.0 * n, -10.0]) for n in range(-4, 5)]
+    windows = choice.for_correction(stroke, mask, last)
+    assert len(windows) == 1, "the old scale does not hold it"
+    for click in stroke:
+        assert all(0 <= place <= EDGE - 1 for place in windows[0].position_of(click))
