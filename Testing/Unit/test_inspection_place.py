@@ -158,7 +158,7 @@ def response(network: Any, image: Any, hit: Any, chosen: list[Chosen]) -> dict[s
 
 
 def image_of(network: Any, name: str) -> Any:
-    channels = 11 if name == "lk_click" else 1
+    channels = 12 if name == "lk_click" else 1
     return torch.ones(1, channels, *[EDGE.get(name, 32)] * 3, dtype=torch.float64)
 
 

@@ -39,7 +39,7 @@ def made(name: str, options: dict[str, Any]) -> tuple[Any, Any]:
     """A tiny network and an image for it."""
     if name == "lk_click":
         click = networks.create(name, feature_sizes=(8, 16, 16), depths=(1, 1, 1), **options)
-        return randomise(click).requires_grad_(False), random_image(1, 11, 32, 32, 32)
+        return randomise(click).requires_grad_(False), random_image(1, 12, 32, 32, 32)
     return tiny(name, **options), random_image(1, 1, 32, 32, 32)
 
 

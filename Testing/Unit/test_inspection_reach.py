@@ -201,9 +201,10 @@ def test_the_mean_reach_of_a_click_model_is_the_mean_of_its_voxels() -> None:
     session = click_session(16)
     centre = tuple(float(value) for value in session.volume.grid.centre_ras)
     points = [Point(centre)]
-    mean = click_reach(session, points, centre, around_mm=3.0, most_voxels=3)
+    around = 1.5 * session.state_for(points).window.step
+    mean = click_reach(session, points, centre, around_mm=around, most_voxels=3)
     grid = mean.volume.grid
-    voxels = voxels_around(grid, tuple(np.rint(grid.ijk_of(centre)).astype(int)[::-1]), 3.0, 3)
+    voxels = voxels_around(grid, tuple(np.rint(grid.ijk_of(centre)).astype(int)[::-1]), around, 3)
     singles = [click_reach(session, points, grid.ras_of(voxel[::-1])) for voxel in voxels]
     energy = np.mean([np.square(single.volume.array.astype(float)) for single in singles], axis=0)
     np.testing.assert_allclose(mean.volume.array, np.sqrt(energy), rtol=1e-3, atol=1e-7)
