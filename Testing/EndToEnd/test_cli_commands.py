@@ -160,7 +160,7 @@ def test_training_goes_on_from_a_model_and_says_so_but_not_from_one_with_other_i
 
     earlier = model("earlier", list(CHANNELS[:-1]))
     words = ("train", "click", "--minutes", "0.001", "--out", tmp_path / "run", "--precision", "bfloat16")
-    manifest = packages.read_manifest(json_of(*words, "--from", earlier)["package"])
+    manifest = packages.read_manifest(Path(json_of(*words, "--from", earlier)["package"]))
     assert manifest.licence == "CC-BY-4.0" and manifest.trained_on.endswith("Theirs: Drawings.")
     assert manifest.in_channels == len(CHANNELS) and manifest.extra["recipe"]["precision"] == "bfloat16"
     turned = model("turned", [*CHANNELS[1::-1], *CHANNELS[2:]])
