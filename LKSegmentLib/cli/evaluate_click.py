@@ -112,7 +112,8 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
             draft.write_text(text, encoding="utf-8")
         screen.say(f"The report is in {page}.")
     if arguments.store:
-        others = [dict(score) for score in packages.read_manifest(package.source).scores if score["on"] != about["on"]]
+        before = packages.read_manifest(package.source).scores
+        others = [dict(score) for score in before if score.get("on") != about["on"]]
         scores = [*others, click_report.stored_score(rows, about["on"])]
         screen.say(f"The scores are in {packages.store_scores(package.source, scores)}.")
     return click_report.as_json(rows, about)
