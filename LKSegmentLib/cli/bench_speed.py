@@ -22,25 +22,27 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
     target = output_file(arguments.markdown, (".md",), "table") if arguments.markdown else None
     chosen = "cpu" if arguments.part != "operators" and arguments.device == "auto" else arguments.device
     device = str(resolve_device(chosen))
+    if arguments.part == "inspection" and device != "cpu":
+        raise InputError("Inspection is measured on the CPU; leave --device away or give --device cpu.")
+    if arguments.part == "networks" and device == "mps":
+        raise InputError("The networks are measured on the CPU or with CUDA; give --device cpu or --device cuda.")
     rows: list[dict[str, Any]] = []
     with screen.progress("Measuring") as progress:
-        if arguments.part != "operators" and device != "cpu":
-            raise InputError("The networks are measured on the CPU; leave --device away or give --device cpu.")
         if arguments.part == "inspection":
             table, rows = _inspection(arguments.repeats, progress)
         elif arguments.part == "networks":
             for number, network in enumerate(speed.NETWORK_CASES):
                 progress(network.title, number / len(speed.NETWORK_CASES))
-                rows.append({"case": asdict(network), **speed.measure_network(network, arguments.repeats)})
+                found = speed.measure_network(network, arguments.repeats, device)
+                rows.append({"case": speed.promised(network, device), **found})
             table = speed_report.of_networks(rows)
         else:
             for number, operator in enumerate(speed.OPERATOR_CASES):
                 progress(f"{operator.kernel}³", number / len(speed.OPERATOR_CASES))
-                rows.append(
-                    {"case": asdict(operator), **speed.measure_operator(operator, arguments.repeats, device)}
-                )
+                found = speed.measure_operator(operator, arguments.repeats, device)
+                rows.append({"case": speed.promised(operator, device), **found})
             table = speed_report.of_operators(rows)
-    machine = {"device": device, **speed.machine()}
+    machine = {"device": device, **speed.machine(device)}
     text = f"{table}\n{speed_report.of_machine(machine, f'lksegment bench {arguments.part}')}\n"
     screen.say(text)
     if target is not None:

@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from LKSegmentLib.training.click_training import ClickTrainer
     from LKSegmentLib.training.recipe import Recipe
 
+_LEAST_EDGE = 16  # voxels; what the network takes
+_BATCHES_IN_FLIGHT = 8
+_USUAL_BATCH = 4  # windows a step for which the recipe's learning rate was chosen
 _EXAMPLE = (
     "  lksegment train click --minutes 90 --out my_model\n"
     "  lksegment train click --resume --minutes 180 --out my_model\n"
     "  lksegment train click --from lk_click --minutes 90 --precision bfloat16 --replicas 2 --out my_model\n"
-    "  lksegment train click --minutes 108 --stop-after 9 --device cuda --replicas 14 --out my_model"
+    "  lksegment train click --minutes 9 --device cuda --preparers 15 --batch 32 --window 64 --precision bfloat16 "
+    "--out my_model"
 )
 
 
@@ -40,9 +44,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     click.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:1 or mps (default: cpu)")
     click.add_argument(
         "--replicas", type=_count, metavar="N",
-        help="trainers that step together, a processor core each, with N times the windows a step; one GPU can serve "
-        "many, as volumes and clicks are prepared on the processor (default: 1, or as it was)",
+        help="trainers that step together, a processor core each, with N times the windows a step (default: 1, or as "
+        "it was)",
     )  # fmt: skip
+    click.add_argument(
+        "--preparers", type=_count, metavar="N",
+        help="processes that draw volumes and place clicks for a trainer, for one on a GPU: a processor core each "
+        "(default: none, or as it was)",
+    )  # fmt: skip
+    click.add_argument(
+        "--batch", type=_count, metavar="N",
+        help="windows a step of each trainer; the learning rate grows with its square root (default: 2)",
+    )  # fmt: skip
+    click.add_argument(
+        "--window", type=_edge, metavar="EDGE", help="of all windows, in voxels (default: they grow from 32 to 64)"
+    )
     click.add_argument(
         "--from", dest="start", metavar="MODEL", help="begin with the weights of this click model: a name or a package"
     )
@@ -64,13 +80,19 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
     folder = output_folder(Path(arguments.out).expanduser().absolute(), "trained model")
     device = str(resolve_device(arguments.device))
     if arguments.resume:
-        for option, value in (("--from", arguments.start), ("--seed", arguments.seed)):
+        settled = ("--from", "start"), ("--seed", "seed"), ("--batch", "batch"), ("--window", "window")
+        for option, value in ((option, getattr(arguments, name)) for option, name in settled):
             if value is not None:
                 raise InputError(
                     f"{option} was settled when the training in {folder} began; leave it out, or name another folder."
                 )
         trainer = ClickTrainer.resume(
-            folder, device, minutes=arguments.minutes, replicas=arguments.replicas, precision=arguments.precision
+            folder,
+            device,
+            minutes=arguments.minutes,
+            replicas=arguments.replicas,
+            preparers=arguments.preparers,
+            precision=arguments.precision,
         )
     elif (folder / "checkpoint.pt").exists():
         raise InputError(f"There is a checkpoint in {folder} already; go on with --resume, or name another folder.")
@@ -78,10 +100,12 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
         recipe = Recipe(
             minutes=arguments.minutes or Recipe.minutes,
             seed=arguments.seed or Recipe.seed,
+            batch=arguments.batch or Recipe.batch,
             replicas=arguments.replicas or Recipe.replicas,
+            preparers=arguments.preparers or Recipe.preparers,
             precision=arguments.precision or Recipe.precision,
         )
-        trainer = _begun_with(arguments.start, recipe, folder, device)
+        trainer = _begun_with(arguments.start, recipe, arguments.window, folder, device)
     end = begun + 60 * (arguments.stop_after or math.inf)
     screen.say(f"Training for {trainer.recipe.minutes:g} minutes on {device}; Ctrl+C stops, --resume goes on.")
     with screen.progress("Training") as progress:
@@ -101,7 +125,7 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
     return {"package": package, "steps": trainer.steps, "scenes": trainer.scenes, "minutes": trainer.seconds / 60}
 
 
-def _begun_with(model: str | None, recipe: Recipe, folder: Path, device: str) -> ClickTrainer:
+def _begun_with(model: str | None, recipe: Recipe, window: int | None, folder: Path, device: str) -> ClickTrainer:
     """A trainer that begins with the weights of this model; None: with random ones."""
     from LKSegmentLib import packages
     from LKSegmentLib.prompts import CHANNELS
@@ -109,7 +133,7 @@ def _begun_with(model: str | None, recipe: Recipe, folder: Path, device: str) ->
     from LKSegmentLib.training.recipe import GOING_ON
 
     if model is None:
-        return ClickTrainer(recipe, folder, device)
+        return ClickTrainer(_suited(recipe, window), folder, device)
     package = packages.load(model)
     manifest = package.manifest
     if manifest.network != "lk_click":
@@ -125,8 +149,19 @@ def _begun_with(model: str | None, recipe: Recipe, folder: Path, device: str) ->
         "trained_on": manifest.trained_on,
         "licence": manifest.licence,
     }
-    recipe = replace(recipe, started_from=origin, **GOING_ON)
+    recipe = _suited(replace(recipe, started_from=origin, **GOING_ON), window)
     return ClickTrainer(recipe, folder, device, weights=package.network("cpu").state_dict())
+
+
+def _suited(recipe: Recipe, window: int | None) -> Recipe:
+    """With all windows of this edge, and a learning rate and targets in flight that suit the windows a step."""
+    wanted = _BATCHES_IN_FLIGHT * recipe.batch
+    pool = math.ceil(wanted / recipe.preparers) if recipe.preparers else max(recipe.pool, wanted)
+    recipe = replace(recipe, pool=pool)
+    together = recipe.batch * recipe.replicas
+    if together > _USUAL_BATCH:
+        recipe = replace(recipe, learning_rate=recipe.learning_rate * math.sqrt(together / _USUAL_BATCH))
+    return recipe if window is None else replace(recipe, windows=((1.0, window),))
 
 
 def _positive(text: str) -> float:
@@ -142,6 +177,12 @@ def _positive(text: str) -> float:
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number of trainers, 1 or more")
+    return int(text)
+
+
+def _edge(text: str) -> int:
+    if not text.isdecimal() or int(text) < _LEAST_EDGE or int(text) % 8:
+        raise argparse.ArgumentTypeError(f"'{text}' is not an edge of windows: a multiple of 8, {_LEAST_EDGE} or more")
     return int(text)
 
 

@@ -2,11 +2,13 @@
 
 Everything is measured in a fresh process (`python -m LKSegmentLib.evaluation.speed …` prints JSON), plain and ours
 in turns, so that both meet the same state of the machine; medians are reported. Peak memory is that of processes
-that run one of the two only. Times depend on the machine, ratios less so.
+that run one of the two only. Times depend on the machine, ratios less so. On a GPU one process measures everything:
+the memory there can be told apart, and a process takes longer to begin than what is measured.
 """
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib.util
 import json
@@ -18,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from LKSegmentLib.errors import RunError
@@ -82,16 +84,19 @@ OPERATOR_CASES = (
 )
 
 
-def measure_network(case: NetworkCase, repeats: int) -> dict[str, Any]:
-    """Measure in fresh processes; see `_network` and `_peak` for what comes back.
+def measure_network(case: NetworkCase, repeats: int, device: str = "cpu") -> dict[str, Any]:
+    """Measure in fresh processes, on a GPU in this one; see `_network` and `_peak` for what comes back.
 
     Raises:
         RunError: a process failed.
     """
-    given = [case.name, json.dumps(case.options), json.dumps(case.size), str(case.out_channels)]
-    found = in_process(__name__, "network", *given, str(repeats))
+    given = (case.name, json.dumps(case.options), json.dumps(case.size), str(case.out_channels))
+    here = device != "cpu"
+    times = _network(*given, str(repeats), device) if here else in_process(__name__, "network", *given, str(repeats))
+    found = dict(times)
     for path in ("plain", "ours"):
-        found[f"{path}_peak_mib"] = in_process(__name__, "peak", *given, path)["peak_mib"]
+        peak = _peak_there(*given, path, device) if here else in_process(__name__, "peak", *given, path)
+        found[f"{path}_peak_mib"] = peak["peak_mib"]
     found["ratio"] = found["plain_s"] / found["ours_s"]
     found["share_of_matrix_rate"] = found["ours_gflops"] / found["matrix_gflops"]
     found["share_of_memory"] = found["ours_peak_mib"] / found["plain_peak_mib"]
@@ -99,20 +104,27 @@ def measure_network(case: NetworkCase, repeats: int) -> dict[str, Any]:
 
 
 def measure_operator(case: OperatorCase, repeats: int, device: str = "cpu") -> dict[str, Any]:
-    """Measure in a fresh process; see `_operator` for what comes back.
+    """Measure in a fresh process, on a GPU in this one; see `_operator` for what comes back.
 
     Raises:
         RunError: the process failed.
     """
-    numbers = (case.channels, case.size, case.kernel, case.dilation, repeats)
-    return in_process(__name__, "operator", *map(str, numbers), device)
+    words = (str(case.channels), str(case.size), str(case.kernel), str(case.dilation), str(repeats))
+    return in_process(__name__, "operator", *words, device) if device == "cpu" else _operator(*words, device)
 
 
-def machine() -> dict[str, Any]:
+def promised(case: Any, device: str) -> dict[str, Any]:
+    """A case as a table's row holds it: what the project promises holds on the CPU only."""
+    told = asdict(case)
+    return told if device == "cpu" else {**told, **dict.fromkeys({"ratio", "rate", "memory"} & set(told))}
+
+
+def machine(device: str = "cpu") -> dict[str, Any]:
     """What the figures were measured on."""
     import torch
 
     return {
+        "graphics": torch.cuda.get_device_name(device) if device.startswith("cuda") else None,
         "processor": _processor(),
         "threads": torch.get_num_threads(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
@@ -142,7 +154,9 @@ def in_process(module: str, *words: str) -> dict[str, Any]:
     return found
 
 
-def _network(name: str, options: str, size: str, out_channels: str, repeats: str) -> dict[str, Any]:
+def _network(
+    name: str, options: str, size: str, out_channels: str, repeats: str, device: str = "cpu"
+) -> dict[str, Any]:
     """Median seconds and GFLOP/s of both paths, the matrix-product rate, and the largest difference."""
     import torch
 
@@ -154,7 +168,7 @@ def _network(name: str, options: str, size: str, out_channels: str, repeats: str
     with torch.device("meta"):
         # The auxiliary heads are no part of the work that both paths must do.
         flop = 2 * count_macs(create(name, in_channels=1, out_channels=int(out_channels), **how), 1, json.loads(size))
-    network, image = made(name, how, json.loads(size), int(out_channels))
+    network, image = made(name, how, json.loads(size), int(out_channels), device)
     ways: dict[str, Callable[[Any], Any]] = {"plain": plain_path, "ours": prepare_for_inference}
     with torch.inference_mode():
         with plain_path(network) as plain:
@@ -165,11 +179,11 @@ def _network(name: str, options: str, size: str, out_channels: str, repeats: str
         del expected
         times: dict[str, list[float]] = {"plain": [], "ours": [], "matrix": []}
         for _ in range(int(repeats)):
-            times["matrix"] += _matrix_times(2)
+            times["matrix"] += _matrix_times(2, device)
             for path, way in ways.items():  # a way is entered here, not before: each changes the network
                 with way(network) as run:
                     run(image)  # the first of many windows: packs weights, gets memory
-                    times[path].append(_seconds(lambda run=run: run(image)))  # type: ignore[misc]
+                    times[path].append(_seconds(lambda run=run: run(image), device))  # type: ignore[misc]
     middle = {key: statistics.median(values) for key, values in times.items()}
     return {
         "plain_s": middle["plain"],
@@ -200,7 +214,27 @@ def _peak(name: str, options: str, size: str, out_channels: str, path: str) -> d
     return {"peak_mib": watch.peak_mib}
 
 
-def made(name: str, options: dict[str, Any], size: list[int], out_channels: int) -> tuple[Any, Any]:
+def _peak_there(name: str, options: str, size: str, out_channels: str, path: str, device: str) -> dict[str, Any]:
+    """Most memory of a GPU that tensors hold over two forwards, network and weights included."""
+    import torch
+
+    from LKSegmentLib.evaluation.plain_path import plain_path
+    from LKSegmentLib.networks import prepare_for_inference
+
+    gc.collect()
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    with torch.inference_mode():
+        network, image = made(name, json.loads(options), json.loads(size), int(out_channels), device)
+        with plain_path(network) if path == "plain" else prepare_for_inference(network) as forward:
+            forward(image)
+            forward(image)
+    return {"peak_mib": (torch.cuda.max_memory_allocated(device) - before) / 2**20}
+
+
+def made(
+    name: str, options: dict[str, Any], size: list[int], out_channels: int, device: str = "cpu"
+) -> tuple[Any, Any]:
     """A network of random weights in evaluation mode, and a window (1, channels, k, j, i) of noise."""
     import torch
     from torch import nn
@@ -212,7 +246,7 @@ def made(name: str, options: dict[str, Any], size: list[int], out_channels: int)
     for key, parameter in network.named_parameters():
         if key.endswith("layer_scale"):
             nn.init.constant_(parameter, 0.5)  # as published, at the start, the blocks would not show in the logits
-    return network, torch.randn(1, 1, *size)
+    return network.to(device), torch.randn(1, 1, *size).to(device)
 
 
 def _operator(
@@ -220,7 +254,8 @@ def _operator(
 ) -> dict[str, Any]:
     """Median seconds of torch's convolution and of ours, and both errors against double precision.
 
-    On a GPU ours is the Triton kernel where Triton is installed, else the direct method (phases).
+    On a GPU ours is the Triton kernel where Triton is installed, else the direct method (phases); `methods_s` tells
+    what every method takes there.
     """
     import torch
     import torch.nn.functional as functional
@@ -232,42 +267,48 @@ def _operator(
     image = torch.randn(1, c, n, n, n, device=device)
     weight = torch.randn(c, 1, k, k, k, device=device) / k**1.5
     last = image.contiguous(memory_format=torch.channels_last_3d)
+    given: dict[Any, Any] = {"auto": last}
+    if device != "cpu":  # what other methods than the direct one take as it comes is not to be copied in between
+        given = {"triton": image} if importlib.util.find_spec("triton") is not None else {}
+        given |= {"direct": last, **({"fft": image} if d == 1 else {})}
+    method = next(iter(given))
 
     def plain() -> Any:
         return functional.conv3d(image, weight, padding=d * (k // 2), dilation=d, groups=c)
 
-    def ours() -> Any:
-        return depthwise_conv3d(last, weight, dilation=d, method=method)
+    def ours(method: Any = method) -> Any:
+        return depthwise_conv3d(given[method], weight, dilation=d, method=method)
 
-    method: Any = "auto"
-    if device != "cpu":
-        method = "triton" if importlib.util.find_spec("triton") is not None else "direct"
+    ways: dict[str, Callable[[], Any]] = {"plain": plain}
+    ways |= {name: functools.partial(ours, name) for name in given}
     with torch.inference_mode():
         exact = depthwise_conv3d(image[:, :1].double().cpu(), weight[:1].double().cpu(), dilation=d)
-        errors = [float((run()[:, :1].cpu() - exact).abs().max() / exact.abs().max()) for run in (plain, ours)]
-        times: tuple[list[float], list[float]] = ([], [])
+        errors = {way: float((run()[:, :1].cpu() - exact).abs().max() / exact.abs().max()) for way, run in ways.items()}
+        times: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(int(repeats)):
-            for run, into in zip((plain, ours), times, strict=True):
-                into.append(_seconds(run, device))
-    plain_s, ours_s = (statistics.median(values) for values in times)
+            for way, run in ways.items():
+                times[way].append(_seconds(run, device))
+    middle = {way: statistics.median(values) for way, values in times.items()}
     return {
-        "plain_s": plain_s,
-        "ours_s": ours_s,
-        "ratio": plain_s / ours_s,
-        "ours_gflops": 2 * c * n**3 * k**3 / ours_s / 1e9,
-        "plain_error": errors[0],
-        "ours_error": errors[1],
+        "plain_s": middle["plain"],
+        "ours_s": middle[method],
+        "ratio": middle["plain"] / middle[method],
+        "ours_gflops": 2 * c * n**3 * k**3 / middle[method] / 1e9,
+        "plain_error": errors["plain"],
+        "ours_error": errors[method],
         "method": method,
+        "methods_s": middle,
+        "methods_error": errors,
         "threads": torch.get_num_threads(),
     }
 
 
-def _matrix_times(count: int) -> list[float]:
+def _matrix_times(count: int, device: str = "cpu") -> list[float]:
     import torch
 
-    a, b = torch.randn(_MATRIX, _MATRIX), torch.randn(_MATRIX, _MATRIX)
+    a, b = (torch.randn(_MATRIX, _MATRIX, device=device) for _ in range(2))
     out = a @ b
-    return [_seconds(lambda: torch.mm(a, b, out=out)) for _ in range(count)]
+    return [_seconds(lambda: torch.mm(a, b, out=out), device) for _ in range(count)]
 
 
 def _seconds(run: Callable[[], Any], device: str = "cpu") -> float:

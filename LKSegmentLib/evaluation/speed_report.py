@@ -53,7 +53,7 @@ def of_networks(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         case = row["case"]
         lines.append(
-            f"| {case['title']} | {row['plain_s']:.2f} s | {row['ours_s']:.2f} s | {row['ratio']:.1f} × "
+            f"| {case['title']} | {_time(row['plain_s'])} | {_time(row['ours_s'])} | {row['ratio']:.1f} × "
             f"| {_least(case['ratio'], '{:g} ×')} | {row['ours_gflops']:.0f} | {row['matrix_gflops']:.0f} "
             f"| {100 * row['share_of_matrix_rate']:.0f} % | {_least(case['rate'], '{:.0%}')} "
             f"| {row['plain_peak_mib']:.0f} MiB | {row['ours_peak_mib']:.0f} MiB "
@@ -72,8 +72,8 @@ def of_operators(rows: Sequence[dict[str, Any]]) -> str:
         case = row["case"]
         kernel = f"{case['kernel']}³" + (f", dilation {case['dilation']}" if case["dilation"] > 1 else "")
         lines.append(
-            f"| {kernel} | {case['channels']} | {case['size']}³ | {1000 * row['plain_s']:.1f} ms "
-            f"| {1000 * row['ours_s']:.1f} ms | {row['ratio']:.1f} × | {_least(case['ratio'], '{:g} ×')} "
+            f"| {kernel} | {case['channels']} | {case['size']}³ | {_milliseconds(row['plain_s'])} "
+            f"| {_milliseconds(row['ours_s'])} | {row['ratio']:.1f} × | {_least(case['ratio'], '{:g} ×')} "
             f"| {row['ours_gflops']:.0f} | {row['plain_error']:.0e} | {row['ours_error']:.0e} |"
         )
     return "\n".join([*lines, ""])
@@ -83,6 +83,14 @@ def of_machine(machine: dict[str, Any], command: str) -> str:
     """One line that says what the figures were measured on."""
     told = ", ".join(f"{key} {value}" for key, value in machine.items() if value is not None)
     return f"Measured by `{command}`: {told}.\n"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 0.1 else _milliseconds(seconds)
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.{1 if seconds >= 0.001 else 3}f} ms"
 
 
 def _least(value: float | None, form: str) -> str:

@@ -16,12 +16,14 @@ import torch
 from numpy.typing import NDArray
 
 from LKSegmentLib.errors import Cancelled, InputError, RunError
+from LKSegmentLib.networks.lk_click import LKClick
 from LKSegmentLib.prompts import CHANNELS, Point, PromptChannels, without_last
 from LKSegmentLib.volumes import Grid, MaskBox, Volume, canonical_axes, sanitized
 
 from .click_window import Box, ClickWindow
 from .held_clicks import hold_in_logits, hold_in_mask
 from .looks import Look
+from .side_by_side import side_by_side, workers_for
 from .window_choice import WindowChoice
 
 if TYPE_CHECKING:
@@ -164,7 +166,7 @@ class ClickModelSession:
 
     def look_again(self, points: Sequence[Point], recorder: LookRecorder) -> None:
         """Run the network once more on what it saw for the last of ``points``, for a recorder that came too late."""
-        recorder.answered(self._logits(self.inputs_for(points), recorder)[1])
+        recorder.answered(self._answer(self.inputs_for(points), recorder)[2])
 
     @property
     def canonical_grid(self) -> Grid:
@@ -202,23 +204,29 @@ class ClickModelSession:
     ) -> ClickState:
         """One more click, or stroke: choose the window, ask the network, put its answer on the volume's voxels."""
 
-        def look(windows: Sequence[ClickWindow]) -> Iterator[Look]:
-            for number, window in enumerate(windows):
-                if cancelled is not None and cancelled():
-                    raise Cancelled("The click was cancelled.")
+        def look(window: ClickWindow) -> Look:
+            if cancelled is not None and cancelled():
+                raise Cancelled("The click was cancelled.")
+            logits, expected_dice, kept = self._answer(self._inputs(window, clicks, before), recorder)
+            places = [window.position_of(voxel) for voxel in voxels]
+            return Look(window, hold_in_logits(logits, places, positive), expected_dice, kept)
+
+        def look_at(windows: Sequence[ClickWindow]) -> Iterator[Look]:
+            told(0.0)
+            # A recorder listens to one pass at a time; a GPU is filled by one.
+            alone = recorder is not None or self.device.type != "cpu"
+            for number, seen in enumerate(side_by_side(look, windows, 1 if alone else workers_for(len(windows))), 1):
                 told(number / len(windows))
-                logits, kept = self._logits(self._inputs(window, clicks, before), recorder)
-                places = [window.position_of(voxel) for voxel in voxels]
-                yield Look(window, hold_in_logits(logits, places, positive), kept)
+                yield seen
 
         voxels, positive = [self._voxel(click) for click in clicks], [click.positive for click in clicks]
         if before is None:
-            looks = list(look(self._choice.for_first_clicks(voxels, positive)))
+            looks = list(look_at(self._choice.for_first_clicks(voxels, positive)))
             best = self._choice.most_plausible(looks, self._choice.usual_extent(voxels, positive))
         else:
             new = voxels[len(without_last(clicks)) :]
             windows = self._choice.for_correction(new, before.mask, before.window)
-            best = max(look(windows), key=lambda answer: answer.expected_dice)
+            best = max(look_at(windows), key=lambda answer: answer.expected_dice)
         self._channels = {best.window: self._channels[best.window]}
         if recorder is not None:
             recorder.answered(best.kept)
@@ -228,9 +236,7 @@ class ClickModelSession:
             _change_one_way(answer, before.mask.full(self._grid.shape)[box], clicks)
         return ClickState(self._pasted(answer, box, before, voxels, positive), best.window)
 
-    def _inputs(
-        self, window: ClickWindow, clicks: tuple[Point, ...], before: ClickState | None
-    ) -> NDArray[np.float32]:
+    def _inputs(self, window: ClickWindow, clicks: tuple[Point, ...], before: ClickState | None) -> NDArray[np.float32]:
         """The channels (channels, k, j, i); made on from those of the last clicks where the window is the same."""
         done, channels = self._channels.get(window, ((), None))
         if channels is None or clicks[: len(done)] != done:
@@ -245,23 +251,27 @@ class ClickModelSession:
         channels.set_previous_mask(previous, len(without_last(clicks)))
         return channels.array
 
-    def _logits(
+    def _answer(
         self, inputs: NDArray[np.float32], recorder: LookRecorder | None = None
-    ) -> tuple[NDArray[np.float32], Any]:
-        """The answer (k, j, i), and what the recorder keeps of it."""
+    ) -> tuple[NDArray[np.float32], float | None, Any]:
+        """Logits (k, j, i), the Dice that the network expects of them if it tells, and what the recorder keeps."""
         tensor = torch.from_numpy(inputs)[None].to(self.device, memory_format=torch.channels_last_3d)
         if recorder is not None:
             recorder.before_look()
         with torch.inference_mode():
-            logits = self._network(tensor)
+            if isinstance(self._network, LKClick):
+                logits, judgement = self._network.answer(tensor)
+            else:
+                logits, judgement = self._network(tensor), None
             kept = None if recorder is None else recorder.after_look(logits)
         result: NDArray[np.float32] = logits[0, 0].float().cpu().numpy()
+        expected_dice = None if judgement is None else float(torch.sigmoid(judgement[0].float()))
         if not np.isfinite(result).all():
             raise RunError(
                 f"The model {self.package.manifest.name!r} answered with values that are not numbers; its weights are "
                 "damaged or do not suit this device."
             )
-        return result, kept
+        return result, expected_dice, kept
 
     def _pasted(
         self,

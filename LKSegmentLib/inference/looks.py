@@ -17,10 +17,14 @@ _TOUCHING = 4  # voxels on an inner face of the window, from which on the struct
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """Logits ``(k, j, i)`` of the network in one window, every click on its side; ``kept`` by a recorder."""
+    """Logits ``(k, j, i)`` of the network in one window, every click on its side; ``kept`` by a recorder.
+
+    ``judged``: the Dice that the network itself expects of the mask with the whole structure, if it tells.
+    """
 
     window: ClickWindow
     logits: NDArray[np.float32]
+    judged: float | None = None
     kept: Any = None
 
     @cached_property
@@ -38,7 +42,9 @@ class Look:
 
     @cached_property
     def expected_dice(self) -> float:
-        """Dice of the mask with the structure, if the network's probabilities are right (soft Dice with itself)."""
+        """Of the mask with the structure: as the network judges, else if its probabilities are right (soft Dice)."""
+        if self.judged is not None:
+            return self.judged
         probability = expit(self.logits)
         if not self.mask.any():
             return float(1 - probability.max())  # how sure it is that there is nothing

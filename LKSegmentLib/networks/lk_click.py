@@ -16,17 +16,19 @@ mask, correction.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from LKSegmentLib.errors import InputError
 from LKSegmentLib.operators import PointwiseConv3d
 
 from .blocks.dynamic_large_kernel import DynamicLargeKernelBlock, Selection
+from .blocks.expected_dice import ExpectedDice
 from .blocks.layer_norm import ChannelLayerNorm
 from .blocks.lk_attention import LKAttention
-from .constraints import check_input, one_of, whole, whole_list
+from .constraints import check_input, one_of, switch, whole, whole_list
 from .dnet import through_blocks
 from .receptive_field import Line, StageField
 
@@ -46,6 +48,7 @@ class LKClick(nn.Module):
         half_stage: the blocks at 1/2: pairs of 3³ convolutions, or large-kernel blocks as further down.
         exit_features: channels of the layer that joins features and input voxels.
         selection: ``"per_kernel"`` (trained so) or ``"sum"``.
+        tells_dice: whether :meth:`answer` also tells how good the mask is; one output only.
         layer_scale: initial value of the large-kernel blocks' layer scale.
 
     Raises:
@@ -60,10 +63,11 @@ class LKClick(nn.Module):
         in_channels: int = 12,
         out_channels: int = 1,
         feature_sizes: Sequence[int] = (32, 64, 128),
-        depths: Sequence[int] = (1, 3, 4),
+        depths: Sequence[int] = (1, 4, 8),
         half_stage: HalfStage = "convolution",
         exit_features: int = 48,
         selection: Selection = "per_kernel",
+        tells_dice: bool = False,
         layer_scale: float = 0.1,
     ) -> None:
         super().__init__()
@@ -81,6 +85,7 @@ class LKClick(nn.Module):
             "half_stage": self.half_stage,
             "exit_features": near,
             "selection": selection,
+            "tells_dice": tells_dice,
         }
 
         def blocks(channels: int, count: int, large: bool = True) -> nn.Sequential:
@@ -116,13 +121,31 @@ class LKClick(nn.Module):
         self.exit_voxels = PointwiseConv3d(NEAR**3 * in_channels, near, bias=False)
         self.act = nn.LeakyReLU(0.01)
         self.head = nn.Sequential(nn.Conv3d(near, NEAR**3 * out_channels, 3, padding=1), ChannelsToVoxels())
+        if switch("tells_dice", tells_dice) and out_channels != 1:
+            raise InputError(f"LK Click tells the expected Dice of one output only; it has {out_channels}.")
+        self.judgement = ExpectedDice(eighth, half) if tells_dice else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Channels as listed in ``LKSegmentLib.prompts.CHANNELS``.
+    def forward(self, x: Tensor, judged: bool = False) -> Any:
+        """Channels as listed in ``LKSegmentLib.prompts.CHANNELS``; ``judged``: return what :meth:`answer` does.
 
         Raises:
             InputError: a size or a number of channels that the network cannot take.
         """
+        logits, deepest, finest = self._logits(x)
+        if not judged:
+            return logits
+        return logits, None if self.judgement is None else self.judgement(logits, deepest, finest)
+
+    def answer(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The logits, and the logits ``(batch,)`` of the Dice that the mask has with what is meant.
+
+        What is meant may go on outside of the window; None where the network does not tell.
+        """
+        answer: tuple[Tensor, Tensor | None] = self(x, judged=True)  # called, so that hooks hear of it
+        return answer
+
+    def _logits(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """And the features at 1/8 and, of the decoder, at 1/2."""
         check_input("LK Click", x.shape, self.in_channels, self.size_multiple, self.minimum_size)
         half = self.encoder[0](self.down[0](x))
         quarter = self.encoder[1](self.down[1](half))
@@ -131,8 +154,7 @@ class LKClick(nn.Module):
         up = self.decoder_quarter(self.fuse_quarter(torch.cat((up, quarter), dim=1)))
         up = self.decoder_half(self.fuse_half(torch.cat((self.up_half(up), half), dim=1)))
         near = self.act(self.exit_features(up) + self.exit_voxels(voxels_to_channels(x)))
-        logits: Tensor = self.head(near)
-        return logits
+        return self.head(near), eighth, up
 
     def receptive_fields(self) -> list[StageField]:
         """Of the encoder's stages, the attended map and the logits, in input voxels; the global gates left out."""

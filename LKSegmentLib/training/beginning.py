@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import torch
@@ -11,10 +12,15 @@ from LKSegmentLib.errors import InputError
 from LKSegmentLib.networks.lk_click import NEAR, LKClick
 
 _OF_INPUTS = {"down.0.0.weight": 1, "exit_voxels.weight": NEAR**3}  # columns for every input channel
+_ADDED = re.compile(r"judgement\.|encoder\.\d+\.\d+\.|decoder_quarter\.\d+\.")  # parts that an earlier model may lack
+_HARDLY_HEARD = 0.01  # layer scale with which a block begins that the earlier model did not have
 
 
 def begin_with(network: LKClick, weights: Mapping[str, Tensor]) -> None:
-    """Load the weights of an earlier model; input channels that it did not know begin unheard, with weights of zero.
+    """Load the weights of an earlier model.
+
+    Input channels that it did not know begin unheard, with weights of zero; blocks that it did not have begin hardly
+    heard, so that the network answers at first nearly as the earlier one did.
 
     Raises:
         InputError: the weights belong to a network of another design.
@@ -28,6 +34,9 @@ def begin_with(network: LKClick, weights: Mapping[str, Tensor]) -> None:
             if missing > 0:
                 value = torch.cat((value, value.new_zeros(value.shape[0], missing, *value.shape[2:])), dim=1)
         fitting[name] = value
+    for name, value in state.items():
+        if name not in fitting and _ADDED.match(name):
+            fitting[name] = torch.full_like(value, _HARDLY_HEARD) if name.endswith(".layer_scale") else value
     try:
         network.load_state_dict(fitting)
     except RuntimeError as error:

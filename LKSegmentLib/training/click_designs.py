@@ -82,9 +82,9 @@ def held_out(scenes: int = _SCENES, edge: int = WINDOW[0]) -> Iterator[Structure
     while found < scenes:
         number += 1
         scene = draw_scene(number)
-        for image, target in views(scene, draw_targets(scene, number, 1), number, edge):
+        for view in views(scene, draw_targets(scene, number, 1), number, edge):
             found += 1
-            yield Structure("synthetic", found, Volume(image, np.eye(4)), target)
+            yield Structure("synthetic", found, Volume(view.image, np.eye(4)), view.target)
 
 
 def measure(design: Design, minutes: float, folder: Path) -> Result:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -19,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as functional
 from torch import Tensor
 
 from LKSegmentLib.errors import InputError, RunError
@@ -28,11 +28,12 @@ from LKSegmentLib.prompts import CHANNELS
 
 from .beginning import begin_with
 from .gates import GateWatch
-from .in_flight import InFlight
+from .losses import click_loss, judgement_loss
 from .optimisers import Optimisers
+from .preparers import Preparers
 from .recipe import Recipe
 from .replicas import Replicas
-from .synthetic import views_of_scene
+from .supply import Pool, Supply
 from .turning import Turn
 
 Report = Callable[[dict[str, float]], None]
@@ -72,6 +73,8 @@ class ClickTrainer:
         if weights is not None:
             begin_with(self.network, weights)
         self.network.to(self.device)
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # all windows are of one size
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimiser = Optimisers(self.network, recipe.learning_rate, recipe.weight_decay)
         self._gates = GateWatch(self.network)
@@ -79,15 +82,10 @@ class ClickTrainer:
         self.steps = 0
         self.scenes = 0
         self.skipped = 0
-        self._pool: list[InFlight] = []
-        self._waiting: list[InFlight] = []
-        self._pool_window = 0
+        self._supply: Supply | None = None
         self._replicas = replicas or Replicas()
         self._last_step = 0.0  # seconds
         self._skipped_in_a_row = 0
-        self._drawn = 0  # scenes since the last step
-        self._first_scene = 0  # number of the first scene of this run; each run draws others
-        self._own_scenes = 0  # of this run and replica
         self._recent: list[float] = []  # losses since the last checkpoint
 
     @property
@@ -122,8 +120,11 @@ class ClickTrainer:
         self.save(report)
 
     def close(self) -> None:
-        """End the other replicas."""
+        """End the other processes."""
         self._replicas.close()
+        if self._supply is not None:
+            self._supply.close()
+            self._supply = None
 
     def _with_others(self) -> Replicas:
         """Start the other replicas; what they begin with is the checkpoint."""
@@ -199,56 +200,69 @@ class ClickTrainer:
         self.optimiser.load_state_dict(state["optimiser"])
         for name, value in state["counters"].items():
             setattr(self, name, value)
-        self._first_scene = self.steps << 20
 
     def step(self) -> float:
         """One step of this trainer, and of all its replicas; returns the loss, 0 where the step was skipped.
 
         Raises:
-            RunError: the gradient is not finite again and again, or another replica ended.
+            RunError: the gradient is not finite again and again, or another process ended.
         """
         begun = time.monotonic()
-        batch = self._draw_batch(self.recipe.window_at(self.progress))
-        inputs = torch.from_numpy(np.stack([item.channels.array for item in batch]))
-        targets = torch.from_numpy(np.stack([item.target for item in batch]))[:, None].float()
+        supply = self._supply_of(self.recipe.window_at(self.progress))
+        rng = np.random.default_rng((self.recipe.seed, self.steps, self._replicas.rank))
+        windows = supply.draw(self.recipe.batch, rng, self.device)
         turn = Turn.draw(np.random.default_rng((self.recipe.seed, self.steps, self._replicas.rank, 1)))
-        inputs = turn.apply(inputs).to(self.device, memory_format=torch.channels_last_3d)
-        targets = turn.apply(targets).to(self.device)
+        inputs = turn.apply(windows.inputs).contiguous(memory_format=torch.channels_last_3d)
+        targets = turn.apply(windows.targets)
         for group in self.optimiser.param_groups:
             group["lr"] = group["share"] * self._learning_rate()
         in_half = self.recipe.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=in_half):
-            logits = self.network(inputs).float()
+            logits, judgement = self.network.answer(inputs)
+        logits = logits.float()
         loss = click_loss(logits, targets) + self.recipe.gate_penalty * self._gates.beyond()
+        if judgement is not None:
+            told = judgement_loss(judgement, logits.detach(), targets, windows.voxels)
+            loss = loss + self.recipe.judgement_share * told
         self.optimiser.zero_grad()
         loss.backward()
         self.steps += 1
-        value = self._share(float(loss.detach()))
+        value = self._share(float(loss.detach()), supply.scenes_drawn())
         if math.isfinite(value):
             self.optimiser.step()
             self._update_average()
-        probabilities = turn.undo(torch.sigmoid(logits.detach())).cpu().numpy()
-        for item, probability in zip(batch, probabilities, strict=True):
-            if np.isfinite(probability).all() and item.advance(probability[0]):
-                self._pool.append(item)
+        masks = turn.undo(logits.detach() > 0)[:, 0].cpu().numpy() if bool(torch.isfinite(logits).all()) else None
+        supply.answer(windows, masks)
         self._last_step = time.monotonic() - begun
         return value if math.isfinite(value) else 0.0
 
-    def _share(self, loss: float) -> float:
+    def _supply_of(self, window: int) -> Supply:
+        """Of windows with this edge. Every supply draws other scenes, numbered from the step at which it began."""
+        if self._supply is None or self._supply.window != window:
+            if self._supply is not None:
+                self._supply.close()
+            first, replicas = self.steps << 20, self._replicas
+            if self.recipe.preparers:
+                self._supply = Preparers(self.recipe, window, first)
+            else:
+                numbers = itertools.count(first + replicas.rank, replicas.count)
+                self._supply = Pool(self.recipe, window, numbers)
+        return self._supply
+
+    def _share(self, loss: float, drawn: int) -> float:
         """Clipped gradients, loss and time become the mean of all replicas'; the loss is NaN where any is not finite.
 
         The time is that of the last step, the whole of it: all replicas must be equally far at every step.
         """
         gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
-        told = torch.tensor([loss, self._last_step, self._drawn], device=self.device)
+        told = torch.tensor([loss, self._last_step, float(drawn)], device=self.device)
         flat = self._replicas.mean(torch.cat([*(gradient.reshape(-1) for gradient in gradients), told]))
         for gradient, shared in zip(gradients, flat[:-3].split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(shared.view_as(gradient))
         norm = float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0))
-        loss, seconds, drawn = flat[-3:].tolist()
+        loss, seconds, scenes = flat[-3:].tolist()
         self.seconds += seconds
-        self.scenes += round(drawn * self._replicas.count)
-        self._drawn = 0
+        self.scenes += round(scenes * self._replicas.count)
         if not (math.isfinite(norm) and math.isfinite(loss)):
             self.skipped += 1
             self._skipped_in_a_row += 1
@@ -269,39 +283,6 @@ class ClickTrainer:
         with torch.no_grad():
             for kept, new in zip(self.average.parameters(), self.network.parameters(), strict=True):
                 kept.lerp_(new, 1 - decay)
-
-    def _draw_batch(self, window: int) -> list[InFlight]:
-        if window != self._pool_window:
-            self._pool, self._waiting, self._pool_window = [], [], window
-        while len(self._pool) < self.recipe.pool:
-            self._pool.append(self._new_item(window))
-        rng = np.random.default_rng((self.recipe.seed, self.steps, self._replicas.rank))
-        chosen = rng.choice(len(self._pool), self.recipe.batch, replace=False)
-        batch = [self._pool[index] for index in chosen]
-        self._pool = [item for index, item in enumerate(self._pool) if index not in set(chosen.tolist())]
-        return batch
-
-    def _new_item(self, window: int) -> InFlight:
-        """The next target; scenes give several, which are handed out one by one."""
-        recipe, replicas = self.recipe, self._replicas
-        while not self._waiting:
-            number = self._first_scene + self._own_scenes * replicas.count + replicas.rank
-            self._own_scenes += 1
-            self._drawn += 1
-            rng = np.random.default_rng(((recipe.seed << 40) + number, 1))
-            for image, target in views_of_scene(recipe.seed, number, recipe.targets, recipe.scene, window):
-                clicks = recipe.clicks_on(target, rng)
-                self._waiting.append(InFlight(image, target, clicks, recipe, int(rng.integers(2**62))))
-        return self._waiting.pop(0)
-
-
-def click_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Soft Dice loss per sample plus cross entropy, both averaged: ``(batch, 1, k, j, i)`` → scalar."""
-    probability = torch.sigmoid(logits)
-    overlap = (probability * targets).sum((1, 2, 3, 4))
-    size = probability.sum((1, 2, 3, 4)) + targets.sum((1, 2, 3, 4))
-    dice = (2 * overlap + 1) / (size + 1)
-    return (1 - dice).mean() + functional.binary_cross_entropy_with_logits(logits, targets)
 
 
 def _stored(folder: Path) -> dict[str, Any]:

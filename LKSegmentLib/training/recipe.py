@@ -23,9 +23,9 @@ class Recipe:
     # Share of the time, and edge of the windows then: many small ones first, last those used at inference.
     windows: tuple[tuple[float, int], ...] = ((0.2, 32), (0.4, 48), (0.4, 64))
     batch: int = 2
-    pool: int = 32
+    pool: int = 32  # targets in flight, of every process that prepares windows
     scene: int = SCENE  # voxels along an edge of a scene
-    targets: int = 4  # of one scene
+    targets: int = 6  # of one scene
     most_clicks: int = 10
     all_clicks_share: float = 0.5  # of the targets: clicked at that often; the others any number of times up to it
     most_clicks_off_scale: int = 4  # on targets that fill less than `on_scale` of the window's edge, or all of it
@@ -37,11 +37,14 @@ class Recipe:
     wrong_click_share: float = 0.02
     scribble_share: float = 0.1  # of the corrections: a short stroke instead of a click
     box_share: float = 0.08  # of the targets: begun with a click and a box around
+    judgement_share: float = 0.1  # of the loss of the expected Dice, beside that of the mask
+    preparers: int = 0  # processes that prepare windows for each trainer; 0: it does so itself
     replicas: int = 1  # trainers that step together, each with a batch of its own
     precision: str = "float32"  # of the activations; "bfloat16" is faster on processors made for it, and on GPUs
     # Of the earlier model whose weights this training began with: "weights_sha256", "trained_on" and "licence".
     started_from: dict[str, str] = field(default_factory=dict)
-    network: dict[str, Any] = field(default_factory=dict)  # options of LKClick other than its defaults
+    # Options of LKClick other than its defaults.
+    network: dict[str, Any] = field(default_factory=lambda: {"tells_dice": True})
 
     def clicks_on(self, target: NDArray[np.bool_], rng: np.random.Generator) -> int:
         """How often a target, ``(k, j, i)`` in its window, is clicked at.

@@ -47,6 +47,18 @@ class SyntheticScene:
     between: frozenset[int]
 
 
+@dataclass(frozen=True)
+class View:
+    """A structure as a click session shows it: ``image`` and ``target`` are cubes ``(k, j, i)``.
+
+    ``voxels``: of the whole structure, in voxels of the cube; more than ``target`` has where it goes on outside.
+    """
+
+    image: Image
+    target: Mask
+    voxels: float
+
+
 def draw_scene(seed: int, size: int = SCENE) -> SyntheticScene:
     """One scene of ``size``³ isotropic voxels, the same for the same seed and size."""
     rng = np.random.default_rng(seed)
@@ -88,15 +100,15 @@ def draw_targets(scene: SyntheticScene, seed: int, count: int) -> list[Mask]:
     return targets
 
 
-def views_of_scene(seed: int, number: int, targets: int, size: int, edge: int) -> list[tuple[Image, Mask]]:
-    """Views of scene ``number`` of a training with this seed: ``(image, target)``, cubes of ``edge``³ voxels."""
+def views_of_scene(seed: int, number: int, targets: int, size: int, edge: int) -> list[View]:
+    """Views of scene ``number`` of a training with this seed, cubes of ``edge``³ voxels."""
     number += seed << 40
     scene = draw_scene(number, size)
     return list(views(scene, draw_targets(scene, number, targets), number, edge))
 
 
-def views(scene: SyntheticScene, targets: list[Mask], seed: int, edge: int) -> Iterator[tuple[Image, Mask]]:
-    """Each target as a click session shows it: ``(image, target)``, cubes of ``edge``³ voxels.
+def views(scene: SyntheticScene, targets: list[Mask], seed: int, edge: int) -> Iterator[View]:
+    """Each target as a click session shows it, in cubes of ``edge``³ voxels.
 
     Targets that are hardly in their view are left out.
     """
@@ -111,13 +123,15 @@ def views(scene: SyntheticScene, targets: list[Mask], seed: int, edge: int) -> I
         window = ClickWindow(Grid(mask.shape, np.eye(4)), (k, j, i), view[1] / edge, edge)
         seen = window.sample(target) > 0.5
         picture = window.sample(image)
+        whole = float(np.count_nonzero(target > 0.5)) / window.step**3
         axes = rng.permutation(3)
         flips = tuple(int(axis) for axis in np.flatnonzero(rng.random(3) < 0.5))
         seen = np.ascontiguousarray(np.flip(seen.transpose(axes), flips))
         if seen.sum() >= _LEAST:
             seen = _one_component(seen, rng)
         if _LEAST <= seen.sum() <= 0.6 * seen.size:
-            yield np.ascontiguousarray(np.flip(picture.transpose(axes), flips)), seen
+            turned = np.ascontiguousarray(np.flip(picture.transpose(axes), flips))
+            yield View(turned, seen, max(whole, float(np.count_nonzero(seen))))
 
 
 def _end_of_view(image: Image, layout: shapes.Layout) -> None:
@@ -141,9 +155,9 @@ def _meant(scene: SyntheticScene, part: int, rng: np.random.Generator) -> list[i
     """The parts that a click on ``part`` means: itself, its object, or the group its object belongs to."""
     whole = scene.wholes[part]
     chance = rng.random()
-    if chance < (0.06 if whole in scene.undivided else 0.35):
+    if chance < (0.06 if whole in scene.undivided else 0.25):
         return [part]
-    if chance < 0.85:
+    if chance < 0.87:
         return [other for other in scene.wholes if scene.wholes[other] == whole]
     group = scene.groups[whole]
     return [other for other in scene.wholes if scene.groups[scene.wholes[other]] == group]

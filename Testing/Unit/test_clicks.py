@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from LKSegmentLib.errors import Cancelled, InputError, RunError
+from LKSegmentLib.inference import clicks
 from LKSegmentLib.inference.clicks import ClickModelSession, MaskBox, _change_one_way
 from LKSegmentLib.prompts import CHANNELS, Point
 from LKSegmentLib.volumes import Volume, VolumeWarning, canonical_axes
@@ -190,17 +191,37 @@ def test_voxels_that_are_no_numbers_are_told_and_an_image_of_nothing_else_is_ref
 
 
 @pytest.mark.parametrize("surer", [0, 1])
-def test_of_two_answers_to_a_correction_the_surer_is_kept(surer: int, monkeypatch) -> None:
+@pytest.mark.parametrize("judged", [False, True])
+def test_of_two_answers_to_a_correction_the_surer_is_kept(surer: int, judged: bool, monkeypatch) -> None:
     volume, _, (r, a, s) = ball_volume(shape=(60, 120, 120))
     session = ClickModelSession(volume, click_package())
     session.state_for([Point((r, a, s))])
     choice = session._choice
     windows = [choice.around(np.full(3, 50.0), step) for step in (3.0, 1.0)]
     monkeypatch.setattr(choice, "for_correction", lambda *_: windows)
+    monkeypatch.setattr(clicks, "workers_for", lambda pieces: 1)  # one after the other, as the answers here are
     unsure, sure = (np.where(np.indices((32,) * 3)[0] < 16, value, -value) for value in (0.5, 5.0))
-    answers = iter([(sure, None), (unsure, None)] if surer == 0 else [(unsure, None), (sure, None)])
-    monkeypatch.setattr(session, "_logits", lambda *_: next(answers))
+    good, poor = (sure, None, None), (unsure, None, None)
+    if judged:  # what the network itself says of its masks counts, not its probabilities
+        good, poor = (unsure, 0.8, None), (sure, 0.3, None)
+    answers = iter([good, poor] if surer == 0 else [poor, good])
+    monkeypatch.setattr(session, "_answer", lambda *_: next(answers))
     assert session.state_for([Point((r, a, s)), Point((r + 4, a, s))]).window == windows[surer]
+
+
+def test_looks_side_by_side_give_the_mask_of_one_after_the_other(monkeypatch) -> None:
+    volume, _, centre = ball_volume(shape=(60, 120, 120))
+    told: list[float] = []
+    masks = []
+    for workers in (1, 3):
+        monkeypatch.setattr(clicks, "workers_for", lambda pieces, workers=workers: workers)
+        session = ClickModelSession(volume, click_package())
+        told.clear()
+        masks.append(session.mask_for([Point(centre)], lambda _, share: told.append(share)).full((60, 120, 120)))
+        assert told == sorted(told) and told[-1] == 1.0 and len(told) > 3
+    assert np.count_nonzero(masks[0] != masks[1]) <= 0.001 * np.count_nonzero(masks[0])
+    with pytest.raises(Cancelled):
+        ClickModelSession(volume, click_package()).mask_for([Point(centre)], cancelled=lambda: True)
 
 
 @pytest.mark.parametrize(("positive", "expected"), [(True, "either"), (False, "both")])

@@ -86,12 +86,20 @@ def test_a_measurement_that_fails_says_why() -> None:
         speed.measure_network(speed.NetworkCase("none", "no_such_network", {}), repeats=1)
 
 
-def test_where_there_is_a_gpu_networks_are_measured_on_the_cpu_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gpu_is_measured_where_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(devices, "resolve_device", lambda name: asked.append(name) or "cuda" * (name == "auto") or name)
     monkeypatch.setattr(speed, "NETWORK_CASES", ())
     arguments = Namespace(markdown=None, device="auto", part="networks", repeats=1)
     assert bench_speed.run(arguments, Screen(as_json=True))["machine"]["device"] == "cpu" and asked == ["cpu"]
-    arguments.device = "cuda"
+    arguments.device, arguments.part = "cuda", "inspection"
     with pytest.raises(InputError, match="on the CPU"):
         bench_speed.run(arguments, Screen(as_json=True))
+
+
+def test_what_is_promised_on_the_cpu_is_not_promised_elsewhere() -> None:
+    for case in (speed.NETWORK_CASES[0], speed.OPERATOR_CASES[0]):
+        assert speed.promised(case, "cpu")["ratio"] == case.ratio is not None
+        there = speed.promised(case, "cuda:0")
+        assert there.keys() == speed.promised(case, "cpu").keys()
+        assert [there.get(key) for key in ("ratio", "rate", "memory")] == [None] * 3

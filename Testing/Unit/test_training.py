@@ -15,11 +15,12 @@ from LKSegmentLib import packages
 from LKSegmentLib.errors import InputError, RunError
 from LKSegmentLib.networks.lk_click import LKClick
 from LKSegmentLib.prompts import CHANNELS
-from LKSegmentLib.training import anatomy, appearance, click_training
+from LKSegmentLib.training import anatomy, appearance, in_flight
 from LKSegmentLib.training.click_export import export_package
-from LKSegmentLib.training.click_training import ClickTrainer, click_loss
+from LKSegmentLib.training.click_training import ClickTrainer
 from LKSegmentLib.training.gates import GateWatch, parameter_groups
 from LKSegmentLib.training.in_flight import InFlight
+from LKSegmentLib.training.losses import click_loss
 from LKSegmentLib.training.optimisers import Optimisers
 from LKSegmentLib.training.recipe import Recipe
 from LKSegmentLib.training.replicas import Replicas
@@ -117,13 +118,13 @@ def test_a_checkpoint_of_another_version_is_one_sentence(tmp_path) -> None:
 
 def test_who_goes_on_draws_other_scenes(tmp_path, monkeypatch) -> None:
     drawn: list[int] = []
-    draw = click_training.views_of_scene
+    draw = in_flight.views_of_scene
 
     def noted(seed: int, number: int, *others: int) -> list:
         drawn.append(number)
         return draw(seed, number, *others)
 
-    monkeypatch.setattr(click_training, "views_of_scene", noted)
+    monkeypatch.setattr(in_flight, "views_of_scene", noted)
     trainer = ClickTrainer(SMALL, tmp_path)
     trainer.step()
     trainer.step()
@@ -245,17 +246,16 @@ def test_a_cube_lies_in_48_ways_and_comes_back() -> None:
 
 def test_the_next_click_is_placed_where_the_answer_lies_not_where_it_was_turned_to(tmp_path, monkeypatch) -> None:
     heard: list[tuple[np.ndarray, np.ndarray]] = []
-    monkeypatch.setattr(
-        InFlight, "advance", lambda item, probability: bool(heard.append((item.channels.array[0], probability)))
-    )
+    monkeypatch.setattr(InFlight, "advance", lambda item, mask: bool(heard.append((item.channels.array[0], mask))))
     trainer = ClickTrainer(replace(SMALL, batch=1), tmp_path)
-    monkeypatch.setattr(trainer.network, "forward", lambda inputs: inputs[:, :1] * trainer.network.head[0].bias[0])
+    first = trainer.network.head[0].bias
+    monkeypatch.setattr(trainer.network, "forward", lambda inputs, judged: (inputs[:, :1] * first[0], None))
     with torch.no_grad():
         trainer.network.head[0].bias.fill_(1.0)
     monkeypatch.setattr(trainer._gates, "beyond", lambda: torch.zeros(()))
     trainer.step()
-    image, probability = heard[0]
-    np.testing.assert_allclose(probability, 1 / (1 + np.exp(-image)), atol=1e-6)
+    image, mask = heard[0]
+    np.testing.assert_array_equal(mask, image > 0)
 
 
 def test_there_is_nothing_to_resume_in_an_empty_folder(tmp_path) -> None:
@@ -284,7 +284,8 @@ def test_views_show_the_target_as_a_session_would() -> None:
     filled = []
     for seed in range(12):
         scene = draw_scene(seed, 48)
-        for image, target in views(scene, draw_targets(scene, seed, 4), seed, 32):
+        for view in views(scene, draw_targets(scene, seed, 4), seed, 32):
+            image, target = view.image, view.target
             assert image.shape == target.shape == (32, 32, 32) and np.isfinite(image).all()
             assert ndimage.label(target)[1] == 1 and target.sum() >= 40
             filled.append(max(np.ptp(np.argwhere(target), axis=0) + 1) / 32)
