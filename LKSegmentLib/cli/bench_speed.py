@@ -42,6 +42,8 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
                 found = speed.measure_operator(operator, arguments.repeats, device)
                 rows.append({"case": speed.promised(operator, device), **found})
             table = speed_report.of_operators(rows)
+            if device != "cpu":
+                table += f"\n{speed_report.of_methods(rows)}"
     machine = {"device": device, **speed.machine(device)}
     text = f"{table}\n{speed_report.of_machine(machine, f'lksegment bench {arguments.part}')}\n"
     screen.say(text)

@@ -1,14 +1,17 @@
 """Depth-wise 3-D convolution with any odd kernel and dilation, "same" zero padding, stride 1, with gradients.
 
 The result is that of ``torch.nn.functional.conv3d(x, w, b, padding=dilation * (k // 2), dilation=dilation,
-groups=channels)``. On a CPU the method is chosen by shape:
+groups=channels)``. The method is chosen by what was measured, on a CPU by shape:
 
 - ``"direct"``: phases, channel groups and slabs (`depthwise_cpu`); the same sums in another order.
 - ``"fft"``: dense kernels of 15³ and more on maps that are not small (`depthwise_fft`, with its tolerance).
 
-The gradient of the input is the forward convolution with the kernel flipped, many times faster than the
-library's own backward; the gradient of the kernel is a correlation (`depthwise_gradient`). On other
-devices the library's own convolution runs; ``"triton"`` (`depthwise_triton`) is there for CUDA on request.
+On CUDA (`depthwise_cuda`) without gradients it is ``"triton"`` (`depthwise_triton`) for kernels of 5³ to 7³,
+``"fft"`` for those of 15³ and more, else the library's own convolution, which other devices always take.
+
+The gradient of the input is the forward convolution with the kernel flipped; the gradient of the kernel is a
+correlation (`depthwise_gradient`). On a CPU both are many times faster than the library's own backward. On
+CUDA they were checked but never timed, so ``"auto"`` leaves convolutions with gradients to the library there.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from torch import Tensor, nn
 
 from LKSegmentLib.errors import InputError
 
-from . import depthwise_cpu, depthwise_fft
+from . import depthwise_cpu, depthwise_cuda, depthwise_fft
 from .depthwise_gradient import weight_gradient
 
 Method = Literal["auto", "direct", "fft", "library", "triton"]
@@ -41,7 +44,7 @@ def depthwise_conv3d(
         bias: ``(channels,)`` or None.
         dilation: distance between kernel taps in voxels, the same along every axis.
         method: ``"auto"`` chooses; ``"direct"``, ``"fft"`` (dense kernels), ``"library"`` and ``"triton"``
-            (CUDA, where Triton is installed; not yet run on a GPU) insist.
+            (CUDA, where Triton is installed) insist.
 
     Returns:
         ``(batch, channels, k, j, i)``; in channels-last memory where the direct method ran.
@@ -53,7 +56,12 @@ def depthwise_conv3d(
     _check(x, weight, dilation, method)
     if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         return _in_single(x, weight, bias, dilation, method)
-    chosen = _chosen(x, weight, dilation) if method == "auto" else method
+    chosen = _chosen(x, weight, bias, dilation) if method == "auto" else method
+    if method == "auto" and chosen == "triton":
+        fast = depthwise_cuda.by_triton(x, weight, bias, dilation)
+        if fast is not None:
+            return fast
+        chosen = "library"
     if chosen == "library":
         padding = [dilation * (edge // 2) for edge in weight.shape[2:]]
         return functional.conv3d(x, weight, bias, padding=padding, dilation=dilation, groups=weight.shape[0])
@@ -114,10 +122,10 @@ def _check_triton(x: Tensor, weight: Tensor) -> None:
         )
 
 
-def _chosen(x: Tensor, weight: Tensor, dilation: int) -> str:
+def _chosen(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> str:
     # The meta device has shapes but no values; there the library's own call is counted.
     if x.device.type != "cpu":
-        return "library"
+        return depthwise_cuda.chosen(x, weight, bias, dilation)
     # Neither method is made for half precision.
     if x.dtype not in (torch.float32, torch.float64) or x.dtype != weight.dtype:
         return "library"

@@ -28,6 +28,8 @@ def weight_gradient(x: Tensor, gradient: Tensor, weight: Tensor, dilation: int) 
         weight: the kernel; only its shape counts.
         dilation: distance between taps in voxels.
     """
+    if x.dtype in (torch.float16, torch.bfloat16):  # sums of many voxels, and transforms, want single precision
+        return weight_gradient(x.float(), gradient.float(), weight.float(), dilation).to(weight.dtype)
     if dilation > 1:
         x = depthwise_cpu.split_phases(x, dilation)
         gradient = depthwise_cpu.split_phases(gradient, dilation)

@@ -16,6 +16,7 @@ from torch import Tensor
 from LKSegmentLib.errors import InputError
 from LKSegmentLib.operators import DepthwiseConv3d, PointwiseConv3d, depthwise_conv3d, depthwise_fft, packed, slabs
 from LKSegmentLib.operators.depthwise_cpu import PackedDepthwise
+from LKSegmentLib.operators.depthwise_gradient import weight_gradient
 
 CASES = [
     (5, 1, (11, 12, 13)),
@@ -241,3 +242,17 @@ def test_under_autocast_depthwise_is_computed_in_single_precision(kernel: int, d
     assert all(gradient.dtype == torch.float32 for gradient in found)
     for mine, exact in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, exact, rtol=0.02, atol=0.02 * float(exact.abs().max()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("edge", "dilation"), [(3, 1), (7, 3), (9, 1)])
+def test_a_kernels_gradient_in_half_precision_is_summed_in_single(
+    edge: int, dilation: int, dtype: torch.dtype
+) -> None:
+    generator = torch.Generator().manual_seed(edge)
+    x, gradient = (torch.randn((2, 3, 7, 8, 9), generator=generator).to(dtype) for _ in range(2))
+    weight = torch.zeros((3, 1, edge, edge, edge), dtype=dtype)
+    found = weight_gradient(x, gradient, weight, dilation)
+    exact = weight_gradient(x.double(), gradient.double(), weight.double(), dilation)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, exact.to(dtype), rtol=torch.finfo(dtype).eps, atol=1e-4)

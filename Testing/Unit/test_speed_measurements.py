@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from argparse import Namespace
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,6 +65,28 @@ def test_measuring_in_a_fresh_process_gives_figures_that_fit_together() -> None:
     assert 0 < found["ours_error"] < 1e-5 and 0 < found["plain_error"] < 1e-5
     row = {"case": {"channels": 4, "size": 12, "kernel": 5, "dilation": 2, "ratio": 1.0}, **found}
     assert "| 5³, dilation 2 | 4 | 12³ |" in speed_report.of_operators([row])
+
+
+def test_on_another_device_every_method_is_measured_and_auto_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *of: None if name == "triton" else find(name, *of))
+    dense, dilated = (  # a name of the CPU that is not "cpu"
+        {"case": asdict(case), **speed.measure_operator(case, repeats=1, device="cpu:0")}
+        for case in (speed.OperatorCase(2, 8, 5), speed.OperatorCase(2, 8, 5, 2))
+    )
+    assert list(dense["methods_s"]) == ["plain", "auto", "direct", "fft"]
+    assert list(dilated["methods_s"]) == ["plain", "auto", "direct"]
+    assert dense["ours_s"] == dense["methods_s"]["auto"] and dense["ours_error"] == dense["methods_error"]["auto"]
+    table = speed_report.of_methods([dilated, dense]).splitlines()
+    assert table[0] == "| kernel | channels | map | plain | auto | direct | fft | error, plain | auto | direct | fft |"
+    assert len({line.count("|") for line in table}) == 1
+    assert table[2].startswith("| 5³, dilation 2 | 2 | 8³ | ") and table[2].endswith(" |  |")
+
+
+def test_the_page_says_of_other_devices_what_its_generator_says() -> None:
+    page = (Path(speed.__file__).parents[2] / "docs" / "speed.md").read_text(encoding="utf-8")
+    title = "## Other devices"
+    assert page.split(title)[1] == speed_report._PAGE.split(title)[1]
 
 
 BLOCK = """
