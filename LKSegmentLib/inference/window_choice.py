@@ -29,7 +29,7 @@ _WIDEST_AROUND_A_BOX = 2.25
 _AROUND_A_STROKE = 1.2  # edge of the closest window, in extents of the stroke
 _COST_OF_RUNNING_OUT = 0.5
 _COST_OF_SIZE = 0.2  # for an extent e times the usual one, or an e-th of it
-_COST_OF_SIZE_JUDGED = 0.03  # the same where the network itself judges its mask
+_SHARE_OF_AGREEMENT, _COST_OF_SIZE_JUDGED = 0.2, 0.03  # beside the Dice that a network itself expects
 _THE_SAME = 0.7  # agreement from which on two masks are one answer, seen more or less closely
 _MARGIN = 1.5  # a window is this much wider than the mask and the click it is laid around
 _SAME = 1.25  # ratio of scales up to which the last window still serves
@@ -102,15 +102,20 @@ class WindowChoice:
 
         ``usual`` is the extent in mm that is expected, :meth:`usual_extent`.
         """
-        if all(look.judged is not None for look in looks):
-            worth = [look.expected_dice - _COST_OF_SIZE_JUDGED * self._unlikeness(look, usual) for look in looks]
-            return looks[int(np.argmax(worth))]
         # A volume hardly larger than a structure was cut out for one, so its widest window needs no wider witness.
         witness = float(self._is_cut_out and looks[0].window.covers_volume)
         agreements = [witness, *(agreement(*pair) for pair in zip(looks, looks[1:], strict=False)), 0.0]
+        held = [(before + after) / 2 for before, after in zip(agreements, agreements[1:], strict=False)]
+        unlikeness = [np.log(max(look.extent, look.window.step) / usual) ** 2 for look in looks]
+        if all(look.judged is not None for look in looks):
+            worth = [
+                look.expected_dice + _SHARE_OF_AGREEMENT * agrees - _COST_OF_SIZE_JUDGED * unlikely
+                for look, agrees, unlikely in zip(looks, held, unlikeness, strict=True)
+            ]
+            return looks[int(np.argmax(worth))]
         scores = [
-            (before + after) / 2 - _COST_OF_RUNNING_OUT * look.runs_out - _COST_OF_SIZE * self._unlikeness(look, usual)
-            for look, before, after in zip(looks, agreements, agreements[1:], strict=False)
+            agrees - _COST_OF_RUNNING_OUT * look.runs_out - _COST_OF_SIZE * unlikely
+            for look, agrees, unlikely in zip(looks, held, unlikeness, strict=True)
         ]
         chosen = int(np.argmax(scores))
         while chosen + 1 < len(looks) and agreements[chosen + 1] >= _THE_SAME and not looks[chosen + 1].runs_out:
@@ -118,11 +123,6 @@ class WindowChoice:
                 break
             chosen += 1  # the same answer, seen more closely
         return looks[chosen]
-
-    @staticmethod
-    def _unlikeness(look: Look, usual: float) -> float:
-        """How far the mask's extent is from the usual one: the square of the ratio's logarithm."""
-        return float(np.log(max(look.extent, look.window.step) / usual) ** 2)
 
     def for_correction(self, clicks: Sequence[Place], mask: MaskBox, last: ClickWindow) -> list[ClickWindow]:
         """The window around the mask and the new clicks, or the last one where it still serves.

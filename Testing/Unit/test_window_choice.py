@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,18 @@ def test_windows_are_finer_than_voxels_where_that_shows_a_small_structure_and_no
     assert coarse.for_first_clicks([np.full(3, 20.0)], [True])[-1].step == pytest.approx(2.0)
     tiny = WindowChoice(Grid((8, 8, 8), np.eye(4)), EDGE)
     assert [window.step for window in tiny.for_first_clicks([np.full(3, 4.0)], [True])] == pytest.approx([0.25])
+
+
+def test_what_the_network_itself_judges_best_is_believed() -> None:
+    choice = WindowChoice(GRID, EDGE)
+    windows = choice.for_first_clicks([MIDDLE], [True])
+    looks = [replace(ball(window, 0.25 * EDGE * window.step), judged=0.4) for window in windows]
+    for best in range(len(looks)):
+        judged = [replace(look, judged=0.9) if n == best else look for n, look in enumerate(looks)]
+        assert choice.most_plausible(judged, 60.0) is judged[best]
+    # Judged alike, the one that a neighbouring scale confirms, of an extent that is usual, is the better one.
+    confirmed = [replace(ball(window, 30.0), judged=0.4) for window in windows[2:4]]
+    assert choice.most_plausible([*looks[:2], *confirmed, *looks[4:]], 60.0) in confirmed
 
 
 def test_the_answer_that_holds_when_the_scale_changes_is_believed() -> None:
