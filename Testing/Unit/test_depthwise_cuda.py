@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import types
 import warnings
@@ -41,6 +42,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
     monkeypatch.setattr(depthwise_cuda, "runs_on", lambda device: True)
     monkeypatch.setattr(depthwise_cuda, "_triton_is_installed", lambda: True)
     monkeypatch.setattr(depthwise_cuda, "_triton_failed", False)
+    monkeypatch.setattr(depthwise_cuda, "_triton_ran", False)
     yield fake
 
 
@@ -60,9 +62,19 @@ def given(edge: int, size: tuple[int, ...], channels: int = 3, batch: int = 1) -
         (5, 1, (96, 96, 96), "triton"),
         (21, 1, (48, 48, 48), "fft"),
         (21, 1, (24, 24, 24), "fft"),
+        # Extrapolated (docs/speed-on-a-gpu.md):
+        (5, 1, (24, 30, 130), "triton"),
+        (23, 1, (24, 24, 24), "fft"),
+        (101, 1, (24, 24, 24), "fft"),
         # Not measured, or slower:
         (3, 1, (48, 48, 48), "library"),
+        (5, 2, (48, 48, 48), "library"),
+        (5, 3, (48, 48, 48), "library"),
+        (7, 1, (48, 48, 48), "library"),
+        (7, 2, (48, 48, 48), "library"),
         (9, 1, (48, 48, 48), "library"),
+        (15, 1, (96, 96, 96), "library"),
+        (19, 1, (96, 96, 96), "library"),
         (21, 2, (48, 48, 48), "library"),
         (7, 3, (24, 23, 24), "library"),
         (21, 1, (12, 12, 12), "library"),
@@ -73,6 +85,14 @@ def test_what_was_measured_to_be_fastest_is_chosen(
     edge: int, dilation: int, size: tuple[int, ...], method: str
 ) -> None:
     assert depthwise_cuda.chosen(*given(edge, size), None, dilation) == method
+
+
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize("edges", [(5, 5, 7), (7, 5, 5), (21, 21, 23), (1, 21, 21)])
+def test_kernels_that_are_not_cubic_keep_the_library(edges: tuple[int, ...]) -> None:
+    x = given(5, (48, 48, 48))[0]
+    for dilation in (1, 3):
+        assert depthwise_cuda.chosen(x, torch.zeros(1).expand(3, 1, *edges), None, dilation) == "library"
 
 
 @pytest.mark.usefixtures("kernel")
@@ -123,15 +143,31 @@ def test_a_layer_runs_by_triton_and_trains_by_the_library(kernel: Kernel) -> Non
     assert kernel.calls == 1
 
 
-@pytest.mark.parametrize(
-    "failure",
-    [
-        RuntimeError("Failed to find C compiler. Please specify via CC environment variable."),
-        OSError(28, "No space left on device"),
-        ImportError(),
-    ],
-    ids=["no compiler", "no space", "says nothing"],
-)
+class OfTriton(Exception):
+    """Stands for Triton's own errors."""
+
+    __module__ = "triton.compiler.errors"
+
+
+class Derived(OfTriton):
+    """An error that is Triton's by what it derives from."""
+
+
+FAILURES = {
+    "no compiler": RuntimeError("Failed to find C compiler. Please specify via CC environment variable."),
+    "no space": OSError(28, "No space left on device"),
+    "says nothing": ImportError(),
+    "compiler fails": subprocess.CalledProcessError(1, ["gcc"]),
+    "of Triton": OfTriton("at 12:4: cannot compile"),
+    "derived": Derived("out of resource: shared memory"),
+    "too old a card": RuntimeError("Triton Error [CUDA]: no kernel image is available for execution on the device"),
+    "too old a driver": RuntimeError(
+        "Triton Error [CUDA]: the provided PTX was compiled with an unsupported toolchain."
+    ),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
 def test_where_triton_fails_the_library_answers_and_a_warning_comes_once(kernel: Kernel, failure: Exception) -> None:
     kernel.failure = failure
     layer, x = DepthwiseConv3d(2, 5).requires_grad_(False), torch.randn(1, 2, 24, 24, 24)
@@ -146,14 +182,43 @@ def test_where_triton_fails_the_library_answers_and_a_warning_comes_once(kernel:
         depthwise._forward(x, layer.weight, None, 1, "triton")
 
 
-def test_a_card_without_memory_is_not_triton_failing(kernel: Kernel) -> None:
-    kernel.failure = torch.OutOfMemoryError("CUDA out of memory")
-    with pytest.raises(torch.OutOfMemoryError), torch.inference_mode():
-        DepthwiseConv3d(2, 5)(torch.randn(1, 2, 24, 24, 24))
-    kernel.failure = None
-    with torch.inference_mode():
-        DepthwiseConv3d(2, 5)(torch.randn(1, 2, 24, 24, 24))
-    assert kernel.calls == 2
+@pytest.mark.parametrize(
+    "failure",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        torch.AcceleratorError("an illegal memory access was encountered"),
+        RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be …"),
+        RuntimeError("CUDA driver error: unspecified launch failure"),
+        RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+        TypeError("convolve() takes 3 positional arguments but 4 were given"),
+        ValueError("a mistake of ours"),
+    ],
+    ids=lambda failure: f"{type(failure).__name__}: {failure}"[:50],
+)
+def test_faults_of_the_card_and_mistakes_of_ours_are_not_triton_failing(kernel: Kernel, failure: Exception) -> None:
+    layer, x = DepthwiseConv3d(2, 5).requires_grad_(False), torch.randn(1, 2, 24, 24, 24)
+    kernel.failure = failure
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(type(failure)) as raised:
+            layer(x)
+        assert raised.value is failure
+        kernel.failure = None
+        layer(x)
+    assert kernel.calls == 2  # Triton is asked again
+
+
+def test_an_error_of_no_kind_is_tritons_only_until_triton_has_run(kernel: Kernel) -> None:
+    layer, x = DepthwiseConv3d(2, 5).requires_grad_(False), torch.randn(1, 2, 24, 24, 24)
+    layer(x)
+    kernel.failure = RuntimeError("something")
+    with pytest.raises(RuntimeError, match="something"):
+        layer(x)
+    kernel.failure = OfTriton("a later kernel does not compile")
+    with pytest.warns(RuntimeWarning, match="OfTriton: a later kernel"):
+        layer(x)
+    assert kernel.calls == 3
 
 
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning", "ignore::torch.jit.TracerWarning")
