@@ -45,19 +45,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     click.add_argument(
         "--replicas", type=_count, metavar="N",
         help="trainers that step together, a processor core each, with N times the windows a step (default: 1, or as "
-        "it was)",
+        "it was); from 5 windows a step on the learning rate grows with their square root",
     )  # fmt: skip
     click.add_argument(
-        "--preparers", type=_count, metavar="N",
-        help="processes that draw volumes and place clicks for a trainer, for one on a GPU: a processor core each "
-        "(default: none, or as it was)",
+        "--preparers", type=_none_or_more, metavar="N",
+        help="processes that draw volumes and place clicks for the trainer, for one on a GPU: a processor core each "
+        "(default: 0, or as it was)",
     )  # fmt: skip
     click.add_argument(
         "--batch", type=_count, metavar="N",
-        help="windows a step of each trainer; the learning rate grows with its square root (default: 2)",
+        help="windows a step of each trainer (default: 2); from 5 on the learning rate grows with their square root",
     )  # fmt: skip
     click.add_argument(
-        "--window", type=_edge, metavar="EDGE", help="of all windows, in voxels (default: they grow from 32 to 64)"
+        "--window",
+        type=_edge,
+        metavar="EDGE",
+        help="of all windows, and of the model's (default: they grow from 32 to 64 voxels)",
     )
     click.add_argument(
         "--from", dest="start", metavar="MODEL", help="begin with the weights of this click model: a name or a package"
@@ -71,6 +74,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
+    import torch
+
     from LKSegmentLib.inference.devices import resolve_device
     from LKSegmentLib.training.click_export import export_package
     from LKSegmentLib.training.click_training import ClickTrainer
@@ -106,6 +111,8 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
             precision=arguments.precision or Recipe.precision,
         )
         trainer = _begun_with(arguments.start, recipe, arguments.window, folder, device)
+    if trainer.device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # all windows are of one size; this process does nothing else
     end = begun + 60 * (arguments.stop_after or math.inf)
     screen.say(f"Training for {trainer.recipe.minutes:g} minutes on {device}; Ctrl+C stops, --resume goes on.")
     with screen.progress("Training") as progress:
@@ -155,9 +162,7 @@ def _begun_with(model: str | None, recipe: Recipe, window: int | None, folder: P
 
 def _suited(recipe: Recipe, window: int | None) -> Recipe:
     """With all windows of this edge, and a learning rate and targets in flight that suit the windows a step."""
-    wanted = _BATCHES_IN_FLIGHT * recipe.batch
-    pool = math.ceil(wanted / recipe.preparers) if recipe.preparers else max(recipe.pool, wanted)
-    recipe = replace(recipe, pool=pool)
+    recipe = replace(recipe, pool=max(recipe.pool, _BATCHES_IN_FLIGHT * recipe.batch))
     together = recipe.batch * recipe.replicas
     if together > _USUAL_BATCH:
         recipe = replace(recipe, learning_rate=recipe.learning_rate * math.sqrt(together / _USUAL_BATCH))
@@ -176,8 +181,12 @@ def _positive(text: str) -> float:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of trainers, 1 or more")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number, 1 or more")
     return int(text)
+
+
+def _none_or_more(text: str) -> int:
+    return 0 if text == "0" else _count(text)
 
 
 def _edge(text: str) -> int:

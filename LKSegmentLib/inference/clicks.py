@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from LKSegmentLib.errors import Cancelled, InputError, RunError
-from LKSegmentLib.networks.lk_click import LKClick
 from LKSegmentLib.prompts import CHANNELS, Point, PromptChannels, without_last
 from LKSegmentLib.volumes import Grid, MaskBox, Volume, canonical_axes, sanitized
 
@@ -58,6 +57,14 @@ class LookRecorder(Protocol):
 
     def answered(self, kept: Any) -> None:
         """The look of which this was kept became the answer."""
+
+
+@runtime_checkable
+class JudgingNetwork(Protocol):
+    """A network that tells how good its mask is, as `networks.lk_click.LKClick` does."""
+
+    def answer(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits ``(batch, 1, k, j, i)``, and logits ``(batch,)`` of the expected Dice if it tells."""
 
 
 class ClickModelSession:
@@ -213,9 +220,11 @@ class ClickModelSession:
 
         def look_at(windows: Sequence[ClickWindow]) -> Iterator[Look]:
             told(0.0)
-            # A recorder listens to one pass at a time; a GPU is filled by one.
-            alone = recorder is not None or self.device.type != "cpu"
-            for number, seen in enumerate(side_by_side(look, windows, 1 if alone else workers_for(len(windows))), 1):
+            if self.device.type == "cpu":  # a recorder listens to one pass at a time
+                looks = side_by_side(look, windows, workers_for(len(windows)) if recorder is None else 1)
+            else:
+                looks = map(look, windows)
+            for number, seen in enumerate(looks, 1):
                 told(number / len(windows))
                 yield seen
 
@@ -259,14 +268,14 @@ class ClickModelSession:
         if recorder is not None:
             recorder.before_look()
         with torch.inference_mode():
-            if isinstance(self._network, LKClick):
+            if isinstance(self._network, JudgingNetwork):
                 logits, judgement = self._network.answer(tensor)
             else:
                 logits, judgement = self._network(tensor), None
             kept = None if recorder is None else recorder.after_look(logits)
         result: NDArray[np.float32] = logits[0, 0].float().cpu().numpy()
         expected_dice = None if judgement is None else float(torch.sigmoid(judgement[0].float()))
-        if not np.isfinite(result).all():
+        if not (np.isfinite(result).all() and (expected_dice is None or np.isfinite(expected_dice))):
             raise RunError(
                 f"The model {self.package.manifest.name!r} answered with values that are not numbers; its weights are "
                 "damaged or do not suit this device."

@@ -19,7 +19,8 @@ _TOUCHING = 4  # voxels on an inner face of the window, from which on the struct
 class Look:
     """Logits ``(k, j, i)`` of the network in one window, every click on its side; ``kept`` by a recorder.
 
-    ``judged``: the Dice that the network itself expects of the mask with the whole structure, if it tells.
+    ``judged``: the Dice with the whole structure that the network itself expects of its answer, as it was before clicks
+    were held in it, if it tells.
     """
 
     window: ClickWindow

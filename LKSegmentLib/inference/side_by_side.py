@@ -23,17 +23,23 @@ def workers_for(pieces: int) -> int:
 def side_by_side(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
     """``work`` of every item, in their order; what it raises is raised here, and what has not begun is not begun.
 
-    Each thread is given a single thread of PyTorch; the caller's own number stays.
+    Each piece has a single thread of PyTorch, however many workers there are: the results are the same to the last bit.
+    The caller's own number stays.
     """
-    if workers <= 1 or len(items) <= 1:
-        yield from map(work, items)
-        return
-    # PyTorch counts threads for every calling thread by itself.
-    with ThreadPoolExecutor(workers, "look", initializer=torch.set_num_threads, initargs=(1,)) as threads:
-        begun = [threads.submit(work, item) for item in items]
-        try:
-            for piece in begun:
-                yield piece.result()
-        finally:
-            for piece in begun:
-                piece.cancel()
+    before = torch.get_num_threads()
+    try:
+        if workers <= 1:
+            torch.set_num_threads(1)
+            yield from map(work, items)
+            return
+        with ThreadPoolExecutor(workers, "look", initializer=torch.set_num_threads, initargs=(1,)) as threads:
+            begun = [threads.submit(work, item) for item in items]
+            try:
+                for piece in begun:
+                    yield piece.result()
+            finally:
+                for piece in begun:
+                    piece.cancel()
+    finally:
+        # The number is the calling thread's own, and what threads begun later take over: both are put right here.
+        torch.set_num_threads(before)

@@ -6,8 +6,8 @@ groups=channels)``. The method is chosen by what was measured, on a CPU by shape
 - ``"direct"``: phases, channel groups and slabs (`depthwise_cpu`); the same sums in another order.
 - ``"fft"``: dense kernels of 15³ and more on maps that are not small (`depthwise_fft`, with its tolerance).
 
-On CUDA (`depthwise_cuda`) without gradients it is ``"triton"`` (`depthwise_triton`) for kernels of 5³ to 7³,
-``"fft"`` for those of 15³ and more, else the library's own convolution, which other devices always take.
+On CUDA (`depthwise_cuda`) without gradients it is ``"triton"`` (`depthwise_triton`) for 5³ and for 7³ with dilation 3,
+``"fft"`` for dense cubic kernels of 21³ and more, else the library's own convolution, which other devices always take.
 
 The gradient of the input is the forward convolution with the kernel flipped; the gradient of the kernel is a
 correlation (`depthwise_gradient`). On a CPU both are many times faster than the library's own backward. On

@@ -12,7 +12,7 @@ from LKSegmentLib.errors import InputError
 from LKSegmentLib.networks.lk_click import NEAR, LKClick
 
 _OF_INPUTS = {"down.0.0.weight": 1, "exit_voxels.weight": NEAR**3}  # columns for every input channel
-_ADDED = re.compile(r"judgement\.|encoder\.\d+\.\d+\.|decoder_quarter\.\d+\.")  # parts that an earlier model may lack
+_ADDED = re.compile(r"judgement\.|(?:encoder\.\d+|decoder_quarter)\.\d+\.")  # parts that an earlier model may lack
 _HARDLY_HEARD = 0.01  # layer scale with which a block begins that the earlier model did not have
 
 
@@ -35,11 +35,19 @@ def begin_with(network: LKClick, weights: Mapping[str, Tensor]) -> None:
                 value = torch.cat((value, value.new_zeros(value.shape[0], missing, *value.shape[2:])), dim=1)
         fitting[name] = value
     for name, value in state.items():
-        if name not in fitting and _ADDED.match(name):
-            fitting[name] = torch.full_like(value, _HARDLY_HEARD) if name.endswith(".layer_scale") else value
+        part = _ADDED.match(name)
+        if part and not any(known.startswith(part[0]) for known in weights):
+            fitting[name] = _begun(name, value)
     try:
         network.load_state_dict(fitting)
     except RuntimeError as error:
         raise InputError(
             "The training cannot begin with this model: its network has another design than the one to be trained."
         ) from error
+
+
+def _begun(name: str, value: Tensor) -> Tensor:
+    """A weight of an added part: large-kernel blocks have a layer scale, pairs of convolutions end with the second."""
+    if name.endswith(".layer_scale"):
+        return torch.full_like(value, _HARDLY_HEARD)
+    return torch.zeros_like(value) if ".conv2." in name else value

@@ -30,7 +30,7 @@ from LKSegmentLib.evaluation.click_scores import ModelMethod, score
 from LKSegmentLib.evaluation.structures import Structure
 from LKSegmentLib.volumes import Volume
 
-from .click_export import WINDOW, export_package
+from .click_export import export_package
 from .click_training import ClickTrainer
 from .recipe import Recipe
 from .synthetic import draw_scene, draw_targets, views
@@ -38,7 +38,8 @@ from .synthetic import draw_scene, draw_targets, views
 _HELD_OUT = 1 << 38  # scenes of a training with seed s have the numbers s · 2⁴⁰ + n, n far below this
 _SCENES = 60
 _TOLD = (1, 3, 5, 10)
-_WINDOWS = ((0.8, 48), (0.2, WINDOW[0]))
+_EDGE = 64  # of a session's windows
+_WINDOWS = ((0.8, 48), (0.2, _EDGE))
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Result:
     error: list[float]
 
 
-def held_out(scenes: int = _SCENES, edge: int = WINDOW[0]) -> Iterator[Structure]:
+def held_out(scenes: int = _SCENES, edge: int = _EDGE) -> Iterator[Structure]:
     """One structure of each of as many synthetic scenes that no training draws."""
     number = _HELD_OUT
     found = 0

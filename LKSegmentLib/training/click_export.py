@@ -13,8 +13,6 @@ from LKSegmentLib.version import __version__
 
 from .click_training import ClickTrainer
 
-WINDOW = (64, 64, 64)
-
 
 def export_package(
     trainer: ClickTrainer, folder: Path, scores: Sequence[Mapping[str, Any]] = (), overwrite: bool = False
@@ -42,7 +40,7 @@ def export_package(
         network="lk_click",
         state_dict=trainer.average.state_dict(),
         labels=[{"name": "structure"}],
-        window=WINDOW,
+        window=(recipe.windows[-1][1],) * 3,
         licence=origin.get("licence", "Apache-2.0"),
         intensity={"rule": "none"},
         options={"in_channels": len(CHANNELS), "out_channels": 1, **trainer.network.options},

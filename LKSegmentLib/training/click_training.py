@@ -36,11 +36,17 @@ from .replicas import Replicas
 from .supply import Pool, Supply
 from .turning import Turn
 
+_OTHER_VERSION = (
+    "The checkpoint in {} was made by another version of LKSegment and cannot be gone on with. Train anew in another "
+    "folder."
+)
 Report = Callable[[dict[str, float]], None]
 _BETWEEN_CHECKPOINTS = 60.0  # seconds
 _MOST_SKIPPED = 20
 _CHECKPOINT = "checkpoint.pt"
-_CURVE = ("minutes", "steps", "scenes", "skipped", "learning_rate", "soft_dice_loss_and_cross_entropy")
+_CURVE = (
+    "minutes", "steps", "scenes", "skipped", "learning_rate", "soft_dice_loss_and_cross_entropy", "judgement_loss",
+)  # fmt: skip
 
 
 class ClickTrainer:
@@ -54,7 +60,7 @@ class ClickTrainer:
         weights: of an earlier click model to begin with (`beginning`); None: random ones.
 
     Raises:
-        InputError: weights of another design.
+        InputError: a recipe that cannot be followed (`Recipe.check`), or weights of another design.
     """
 
     def __init__(
@@ -65,6 +71,7 @@ class ClickTrainer:
         replicas: Replicas | None = None,
         weights: Mapping[str, Tensor] | None = None,
     ) -> None:
+        recipe.check()
         self.recipe = recipe
         self.folder = folder
         self.device = torch.device(device)
@@ -73,8 +80,6 @@ class ClickTrainer:
         if weights is not None:
             begin_with(self.network, weights)
         self.network.to(self.device)
-        if self.device.type == "cuda":
-            torch.backends.cudnn.benchmark = True  # all windows are of one size
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimiser = Optimisers(self.network, recipe.learning_rate, recipe.weight_decay)
         self._gates = GateWatch(self.network)
@@ -86,7 +91,7 @@ class ClickTrainer:
         self._replicas = replicas or Replicas()
         self._last_step = 0.0  # seconds
         self._skipped_in_a_row = 0
-        self._recent: list[float] = []  # losses since the last checkpoint
+        self._recent: list[tuple[float, float]] = []  # losses of mask and judgement since the last checkpoint
 
     @property
     def progress(self) -> float:
@@ -111,7 +116,7 @@ class ClickTrainer:
             self._replicas = self._with_others()
         begun = last_saved = time.monotonic()
         while self.progress < 1 and time.monotonic() - begun < stop_after:
-            self._recent.append(self.step())
+            self.step()
             if stepped is not None:
                 stepped()
             if time.monotonic() - last_saved > _BETWEEN_CHECKPOINTS:
@@ -159,9 +164,9 @@ class ClickTrainer:
             self._write_curve(report)
 
     def _write_curve(self, report: Report | None) -> None:
-        loss, rate = float(np.mean(self._recent)), self._learning_rate()
+        losses = [float(value) for value in np.mean(self._recent, axis=0)]
         self._recent.clear()
-        values = (self.seconds / 60, self.steps, self.scenes, self.skipped, rate, loss)
+        values = (self.seconds / 60, self.steps, self.scenes, self.skipped, self._learning_rate(), *losses)
         path = self.folder / "curve.csv"
         is_new = not path.exists()
         with path.open("a", newline="") as file:
@@ -177,21 +182,23 @@ class ClickTrainer:
         """The trainer as it was saved; ``changes`` replace what the recipe says, where they are not None.
 
         Raises:
-            InputError: there is no checkpoint in the folder, or one of another version.
+            InputError: there is no checkpoint in the folder, or one of another version, or it cannot be changed so.
         """
         path = folder / _CHECKPOINT
         if not path.is_file():
             raise InputError(f"There is no checkpoint.pt in {folder}, so there is nothing to resume.")
         state = _stored(folder)
-        recipe = state["recipe"] | {name: value for name, value in changes.items() if value is not None}
+        said = state["recipe"] | {name: value for name, value in changes.items() if value is not None}
         try:
-            trainer = cls(Recipe(**recipe), folder, device)
+            recipe = Recipe(**said)
+        except TypeError as error:
+            raise InputError(_OTHER_VERSION.format(folder)) from error
+        recipe.check()
+        try:
+            trainer = cls(recipe, folder, device)
             trainer._load(state)
         except (TypeError, RuntimeError, KeyError, ValueError) as error:
-            raise InputError(
-                f"The checkpoint in {folder} was made by another version of LKSegment and cannot be gone on with. "
-                "Train anew in another folder."
-            ) from error
+            raise InputError(_OTHER_VERSION.format(folder)) from error
         return trainer
 
     def _load(self, state: Mapping[str, Any]) -> None:
@@ -220,14 +227,14 @@ class ClickTrainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=in_half):
             logits, judgement = self.network.answer(inputs)
         logits = logits.float()
-        loss = click_loss(logits, targets) + self.recipe.gate_penalty * self._gates.beyond()
+        of_mask, of_judgement = click_loss(logits, targets), torch.zeros((), device=self.device)
         if judgement is not None:
-            told = judgement_loss(judgement, logits.detach(), targets, windows.voxels)
-            loss = loss + self.recipe.judgement_share * told
+            of_judgement = judgement_loss(judgement, logits.detach(), targets, windows.voxels)
+        loss = of_mask + self.recipe.judgement_share * of_judgement + self.recipe.gate_penalty * self._gates.beyond()
         self.optimiser.zero_grad()
         loss.backward()
         self.steps += 1
-        value = self._share(float(loss.detach()), supply.scenes_drawn())
+        value = self._share(torch.stack((of_mask, of_judgement)).detach(), supply.scenes_drawn())
         if math.isfinite(value):
             self.optimiser.step()
             self._update_average()
@@ -249,21 +256,21 @@ class ClickTrainer:
                 self._supply = Pool(self.recipe, window, numbers)
         return self._supply
 
-    def _share(self, loss: float, drawn: int) -> float:
-        """Clipped gradients, loss and time become the mean of all replicas'; the loss is NaN where any is not finite.
+    def _share(self, losses: Tensor, drawn: int) -> float:
+        """Clipped gradients, losses and time become the mean of all replicas'; NaN is told where any is not finite.
 
         The time is that of the last step, the whole of it: all replicas must be equally far at every step.
         """
         gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
-        told = torch.tensor([loss, self._last_step, float(drawn)], device=self.device)
+        told = torch.cat((losses, torch.tensor([self._last_step, float(drawn)], device=self.device)))
         flat = self._replicas.mean(torch.cat([*(gradient.reshape(-1) for gradient in gradients), told]))
-        for gradient, shared in zip(gradients, flat[:-3].split([g.numel() for g in gradients]), strict=True):
+        for gradient, shared in zip(gradients, flat[:-4].split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(shared.view_as(gradient))
         norm = float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0))
-        loss, seconds, scenes = flat[-3:].tolist()
+        loss, judged, seconds, scenes = flat[-4:].tolist()
         self.seconds += seconds
         self.scenes += round(scenes * self._replicas.count)
-        if not (math.isfinite(norm) and math.isfinite(loss)):
+        if not (math.isfinite(norm) and math.isfinite(loss + judged)):
             self.skipped += 1
             self._skipped_in_a_row += 1
             if self._skipped_in_a_row > _MOST_SKIPPED:
@@ -272,6 +279,7 @@ class ClickTrainer:
                 )
             return math.nan
         self._skipped_in_a_row = 0
+        self._recent.append((loss, judged))
         return loss
 
     def _learning_rate(self) -> float:

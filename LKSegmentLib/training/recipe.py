@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from LKSegmentLib.errors import InputError
+
 from .synthetic import SCENE
 
 GOING_ON: dict[str, Any] = {"windows": ((0.4, 48), (0.6, 64)), "learning_rate": 7e-4}
@@ -23,7 +25,7 @@ class Recipe:
     # Share of the time, and edge of the windows then: many small ones first, last those used at inference.
     windows: tuple[tuple[float, int], ...] = ((0.2, 32), (0.4, 48), (0.4, 64))
     batch: int = 2
-    pool: int = 32  # targets in flight, of every process that prepares windows
+    pool: int = 32  # targets in flight, of each trainer
     scene: int = SCENE  # voxels along an edge of a scene
     targets: int = 6  # of one scene
     most_clicks: int = 10
@@ -45,6 +47,16 @@ class Recipe:
     started_from: dict[str, str] = field(default_factory=dict)
     # Options of LKClick other than its defaults.
     network: dict[str, Any] = field(default_factory=lambda: {"tells_dice": True})
+
+    def check(self) -> None:
+        """Raise InputError where this cannot be followed."""
+        if self.preparers and self.replicas > 1:
+            raise InputError(
+                "A training is shared out among replicas or served by preparers, not both: leave out --replicas or "
+                "--preparers."
+            )
+        if self.pool < self.batch:
+            raise InputError(f"{self.pool} targets in flight are too few for {self.batch} windows a step.")
 
     def clicks_on(self, target: NDArray[np.bool_], rng: np.random.Generator) -> int:
         """How often a target, ``(k, j, i)`` in its window, is clicked at.

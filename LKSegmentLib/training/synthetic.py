@@ -51,7 +51,8 @@ class SyntheticScene:
 class View:
     """A structure as a click session shows it: ``image`` and ``target`` are cubes ``(k, j, i)``.
 
-    ``voxels``: of the whole structure, in voxels of the cube; more than ``target`` has where it goes on outside.
+    ``voxels``: of the structure, in voxels of the cube; more than ``target`` has where it goes on outside. Pieces that
+    hang together with the target outside only are neither in it nor counted.
     """
 
     image: Image
@@ -128,7 +129,9 @@ def views(scene: SyntheticScene, targets: list[Mask], seed: int, edge: int) -> I
         flips = tuple(int(axis) for axis in np.flatnonzero(rng.random(3) < 0.5))
         seen = np.ascontiguousarray(np.flip(seen.transpose(axes), flips))
         if seen.sum() >= _LEAST:
-            seen = _one_component(seen, rng)
+            piece = _one_component(seen, rng)
+            whole -= float(np.count_nonzero(seen) - np.count_nonzero(piece))
+            seen = piece
         if _LEAST <= seen.sum() <= 0.6 * seen.size:
             turned = np.ascontiguousarray(np.flip(picture.transpose(axes), flips))
             yield View(turned, seen, max(whole, float(np.count_nonzero(seen))))

@@ -219,9 +219,20 @@ def test_looks_side_by_side_give_the_mask_of_one_after_the_other(monkeypatch) ->
         told.clear()
         masks.append(session.mask_for([Point(centre)], lambda _, share: told.append(share)).full((60, 120, 120)))
         assert told == sorted(told) and told[-1] == 1.0 and len(told) > 3
-    assert np.count_nonzero(masks[0] != masks[1]) <= 0.001 * np.count_nonzero(masks[0])
+    np.testing.assert_array_equal(masks[0], masks[1])
+    session = ClickModelSession(volume, click_package())
+    asked: list[int] = []
     with pytest.raises(Cancelled):
-        ClickModelSession(volume, click_package()).mask_for([Point(centre)], cancelled=lambda: True)
+        session.mask_for([Point(centre)], cancelled=lambda: len(asked) > 1 or bool(asked.append(1)))
+    assert len(asked) == 2, "in the middle"
+    with monkeypatch.context() as patched, pytest.raises(RunError, match="not numbers"):
+        patched.setattr(session.network, "forward", lambda inputs: inputs[:, :1] / 0)
+        session.mask_for([Point(centre)])
+    np.testing.assert_array_equal(session.mask_for([Point(centre)]).full((60, 120, 120)), masks[0])
+    with monkeypatch.context() as patched, pytest.raises(RunError, match="not numbers"):
+        judged_badly = lambda inputs: (inputs[:, :1], inputs[:, 0, 0, 0, 0] * float("nan"))  # noqa: E731
+        patched.setattr(session.network, "answer", judged_badly, raising=False)
+        session.mask_for([Point(centre), Point(centre)])
 
 
 @pytest.mark.parametrize(("positive", "expected"), [(True, "either"), (False, "both")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -22,6 +23,11 @@ def test_results_come_in_order_and_the_pieces_run_beside_each_other() -> None:
 
     assert list(side_by_side(work, [1, 2, 3, 4], 2)) == [1, 4, 9, 16]
     assert seen == [1] * 4 and torch.get_num_threads() == before, "a thread each, and the caller keeps its own"
+    for workers in (1, 2):
+        list(side_by_side(lambda item: seen.append(torch.get_num_threads()), [1, 2], workers))
+        with ThreadPoolExecutor(1) as fresh:
+            assert fresh.submit(torch.get_num_threads).result() == before, "so do threads begun later"
+    assert set(seen) == {1}
 
 
 @pytest.mark.parametrize("workers", [1, 2])

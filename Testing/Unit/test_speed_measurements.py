@@ -31,6 +31,7 @@ NETWORKS = [
 
 @pytest.mark.parametrize(("name", "options"), NETWORKS)
 def test_plain_path_gives_the_same_logits_by_the_librarys_own_convolutions(name: str, options: dict[str, Any]) -> None:
+    torch.manual_seed(0)  # rounding differs from draw to draw, up to the tolerance
     network = networks.create(name, in_channels=1, out_channels=2, **options).eval()
     image = torch.randn(1, 1, 32, 32, 48)
     with torch.inference_mode():
