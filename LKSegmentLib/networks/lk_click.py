@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from LKSegmentLib.errors import InputError
@@ -118,7 +119,7 @@ class LKClick(nn.Module):
         self.fuse_half = PointwiseConv3d(2 * half, half)
         self.decoder_half = blocks(half, 1, large_at_half)
         self.exit_features = PointwiseConv3d(half, near)
-        self.exit_voxels = PointwiseConv3d(NEAR**3 * in_channels, near, bias=False)
+        self.exit_voxels = NearVoxelsConv3d(in_channels, near)
         self.act = nn.LeakyReLU(0.01)
         self.head = nn.Sequential(nn.Conv3d(near, NEAR**3 * out_channels, 3, padding=1), ChannelsToVoxels())
         if switch("tells_dice", tells_dice) and out_channels != 1:
@@ -153,7 +154,7 @@ class LKClick(nn.Module):
         up = self.attention(self.up_quarter(eighth))
         up = self.decoder_quarter(self.fuse_quarter(torch.cat((up, quarter), dim=1)))
         up = self.decoder_half(self.fuse_half(torch.cat((self.up_half(up), half), dim=1)))
-        near = self.act(self.exit_features(up) + self.exit_voxels(voxels_to_channels(x)))
+        near = self.act(self.exit_features(up) + self.exit_voxels(x))
         return self.head(near), eighth, up
 
     def receptive_fields(self) -> list[StageField]:
@@ -197,16 +198,23 @@ class ConvolutionBlock(nn.Module):
         return x + added
 
 
-def voxels_to_channels(x: Tensor) -> Tensor:
-    """``(batch, c, 2k, 2j, 2i)`` → ``(batch, 8 c, k, j, i)``: channel 8 c + 4 dk + 2 dj + di is voxel (dk, dj, di)."""
-    batch, channels, k, j, i = x.shape
-    parts = x.reshape(batch, channels, k // NEAR, NEAR, j // NEAR, NEAR, i // NEAR, NEAR)
-    moved = parts.permute(0, 2, 4, 6, 1, 3, 5, 7)  # channels last in memory, as the convolutions want it
-    return moved.reshape(batch, k // NEAR, j // NEAR, i // NEAR, -1).permute(0, 4, 1, 2, 3)
+class NearVoxelsConv3d(nn.Conv3d):
+    """Every ``NEAR``³ voxels of all channels → features at their middle: ``(batch, c, 2k, 2j, 2i)`` → ``(…, k, j, i)``.
+
+    The weight is that of a pointwise convolution over 8 times as many channels: number 8 c + 4 dk + 2 dj + di is voxel
+    (dk, dj, di) of channel c.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(NEAR**3 * in_channels, out_channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        return functional.conv3d(x, self.weight.view(self.out_channels, -1, NEAR, NEAR, NEAR), stride=NEAR)
 
 
 class ChannelsToVoxels(nn.Module):
-    """``(batch, 8 c, k, j, i)`` → ``(batch, c, 2k, 2j, 2i)``, the inverse of :func:`voxels_to_channels`."""
+    """``(batch, 8 c, k, j, i)`` → ``(batch, c, 2k, 2j, 2i)``, channels as :class:`NearVoxelsConv3d` orders them."""
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""

@@ -31,7 +31,7 @@ NETWORKS = [
 
 @pytest.mark.parametrize(("name", "options"), NETWORKS)
 def test_plain_path_gives_the_same_logits_by_the_librarys_own_convolutions(name: str, options: dict[str, Any]) -> None:
-    torch.manual_seed(0)  # rounding differs from draw to draw, up to the tolerance
+    torch.manual_seed(0)
     network = networks.create(name, in_channels=1, out_channels=2, **options).eval()
     image = torch.randn(1, 1, 32, 32, 48)
     with torch.inference_mode():
@@ -39,7 +39,8 @@ def test_plain_path_gives_the_same_logits_by_the_librarys_own_convolutions(name:
         with plain_path(network) as plain, profile(activities=[ProfilerActivity.CPU]) as record:
             expected = plain(image)
         assert torch.equal(network(image), ours), "the network is not what it was before"
-    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
+    # Two orders of summation in single precision: rounding grows with the largest logit, here up to 7.
+    assert float((ours - expected).abs().max()) < 5e-6 * float(expected.abs().max())
     called = {event.name for event in record.events()}
     assert "aten::conv3d" in called
     assert not called & {"aten::linear", "aten::fft_rfftn", "mkldnn::_convolution_pointwise"}
