@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from LKSegmentLib.cli.command import Command, Parser, add_json, example
-from LKSegmentLib.cli.outputs import output_folder
+from LKSegmentLib.cli.outputs import coming_folder
 from LKSegmentLib.cli.screen import Screen
 from LKSegmentLib.errors import InputError
 
@@ -45,16 +45,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     click.add_argument(
         "--replicas", type=_count, metavar="N",
         help="trainers that step together, a processor core each, with N times the windows a step (default: 1, or as "
-        "it was); from 5 windows a step on the learning rate grows with their square root",
+        "it was); above 4 windows a step the learning rate is multiplied by the root of a quarter of them",
     )  # fmt: skip
     click.add_argument(
         "--preparers", type=_none_or_more, metavar="N",
-        help="processes that draw volumes and place clicks for the trainer, for one on a GPU: a processor core each "
-        "(default: 0, or as it was)",
+        help="processes that draw volumes and place clicks for the trainer: for one on a GPU, a processor core each; "
+        "they do not pay on a CPU (default: 0, or as it was)",
     )  # fmt: skip
     click.add_argument(
         "--batch", type=_count, metavar="N",
-        help="windows a step of each trainer (default: 2); from 5 on the learning rate grows with their square root",
+        help="windows a step of each trainer (default: 2); above 4 in all the learning rate is multiplied by the root "
+        "of a quarter of them",
     )  # fmt: skip
     click.add_argument(
         "--window",
@@ -63,7 +64,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="of all windows, and of the model's (default: they grow from 32 to 64 voxels)",
     )
     click.add_argument(
-        "--from", dest="start", metavar="MODEL", help="begin with the weights of this click model: a name or a package"
+        "--from",
+        dest="start",
+        metavar="MODEL",
+        help="begin with the weights of this click model, a name or a package; windows then "
+        "grow from 48 voxels, and the learning rate is 0.7 of the usual one",
     )
     click.add_argument(
         "--precision", choices=("float32", "bfloat16"),
@@ -82,15 +87,9 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
     from LKSegmentLib.training.recipe import Recipe
 
     begun = time.monotonic()
-    folder = output_folder(Path(arguments.out).expanduser().absolute(), "trained model")
+    folder = coming_folder(Path(arguments.out).expanduser().absolute(), "trained model")
     device = str(resolve_device(arguments.device))
     if arguments.resume:
-        settled = ("--from", "start"), ("--seed", "seed"), ("--batch", "batch"), ("--window", "window")
-        for option, value in ((option, getattr(arguments, name)) for option, name in settled):
-            if value is not None:
-                raise InputError(
-                    f"{option} was settled when the training in {folder} began; leave it out, or name another folder."
-                )
         trainer = ClickTrainer.resume(
             folder,
             device,
@@ -99,6 +98,7 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
             preparers=arguments.preparers,
             precision=arguments.precision,
         )
+        _check_settled(arguments, trainer)
     elif (folder / "checkpoint.pt").exists():
         raise InputError(f"There is a checkpoint in {folder} already; go on with --resume, or name another folder.")
     else:
@@ -114,7 +114,10 @@ def run(arguments: argparse.Namespace, screen: Screen) -> dict[str, Any]:
     if trainer.device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # all windows are of one size; this process does nothing else
     end = begun + 60 * (arguments.stop_after or math.inf)
-    screen.say(f"Training for {trainer.recipe.minutes:g} minutes on {device}; Ctrl+C stops, --resume goes on.")
+    if trainer.progress < 1:
+        screen.say(f"Training for {trainer.recipe.minutes:g} minutes on {device}; Ctrl+C stops, --resume goes on.")
+    else:
+        screen.say(f"All {trainer.recipe.minutes:g} minutes are used; name more in all with --minutes to go on.")
     with screen.progress("Training") as progress:
         try:
             trainer.train(stop_after=end - time.monotonic(), stepped=lambda: progress("", trainer.progress))
@@ -160,6 +163,26 @@ def _begun_with(model: str | None, recipe: Recipe, window: int | None, folder: P
     return ClickTrainer(recipe, folder, device, weights=package.network("cpu").state_dict())
 
 
+def _check_settled(arguments: argparse.Namespace, trainer: ClickTrainer) -> None:
+    """What settled the training when it began may be said again, but not be changed."""
+    from LKSegmentLib import packages
+
+    recipe = trainer.recipe
+    start = arguments.start and packages.load(arguments.start).manifest.files["weights.safetensors"].sha256
+    edge = recipe.windows[0][1] if len(recipe.windows) == 1 else None
+    for option, said, settled in (
+        ("--from", start, recipe.started_from.get("weights_sha256")),
+        ("--seed", arguments.seed, recipe.seed),
+        ("--batch", arguments.batch, recipe.batch),
+        ("--window", arguments.window, edge),
+    ):
+        if said is not None and said != settled:
+            raise InputError(
+                f"{option} was settled when the training in {trainer.folder} began; leave it out, or name another "
+                "folder."
+            )
+
+
 def _suited(recipe: Recipe, window: int | None) -> Recipe:
     """With all windows of this edge, and a learning rate and targets in flight that suit the windows a step."""
     recipe = replace(recipe, pool=max(recipe.pool, _BATCHES_IN_FLIGHT * recipe.batch))
@@ -186,7 +209,9 @@ def _count(text: str) -> int:
 
 
 def _none_or_more(text: str) -> int:
-    return 0 if text == "0" else _count(text)
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number, 0 or more")
+    return int(text)
 
 
 def _edge(text: str) -> int:

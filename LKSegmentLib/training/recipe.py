@@ -52,8 +52,8 @@ class Recipe:
         """Raise InputError where this cannot be followed."""
         if self.preparers and self.replicas > 1:
             raise InputError(
-                "A training is shared out among replicas or served by preparers, not both: leave out --replicas or "
-                "--preparers."
+                "A training is shared out among replicas or served by preparers, not both: use --replicas 1, or "
+                "--preparers 0."
             )
         if self.pool < self.batch:
             raise InputError(f"{self.pool} targets in flight are too few for {self.batch} windows a step.")

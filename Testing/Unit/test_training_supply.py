@@ -177,10 +177,13 @@ def test_the_command_settles_the_recipe(tmp_path, monkeypatch, capsys) -> None:
     assert packages.read_manifest(tmp_path / "lk_click").window == (32, 32, 32)
     Begun(recipe, tmp_path).save()
     for option in ("--batch", "--window"):
-        assert main(["train", "click", "--resume", option, "32", "--out", str(tmp_path)]) == 2
+        assert main(["train", "click", "--resume", option, "64", "--out", str(tmp_path)]) == 2
         assert f"{option} was settled" in capsys.readouterr().err
+    assert main(["train", "click", "--resume", *given[2:]]) == 0, "the same command with --resume"
     assert main(["train", "click", "--resume", "--preparers", "0", "--out", str(tmp_path)]) == 0
     assert begun[-1].preparers == 0
+    assert main(["train", "click", "--preparers", "2", "--replicas", "2", "--out", str(tmp_path / "refused")]) == 2
+    assert not (tmp_path / "refused").exists()
 
 
 def test_a_view_knows_how_much_of_the_structure_lies_outside() -> None:
