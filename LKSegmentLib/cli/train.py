@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from LKSegmentLib.training.click_training import ClickTrainer
     from LKSegmentLib.training.recipe import Recipe
 
-_LEAST_EDGE = 16  # voxels; what the network takes
 _BATCHES_IN_FLIGHT = 8
 _USUAL_BATCH = 4  # windows a step for which the recipe's learning rate was chosen
 _EXAMPLE = (
@@ -43,17 +43,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     click.add_argument("--resume", action="store_true", help="go on from the checkpoint in FOLDER")
     click.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:1 or mps (default: cpu)")
     click.add_argument(
-        "--replicas", type=_count, metavar="N",
+        "--replicas", type=_whole(1), metavar="N",
         help="trainers that step together, a processor core each, with N times the windows a step (default: 1, or as "
         "it was); above 4 windows a step the learning rate is multiplied by the root of a quarter of them",
     )  # fmt: skip
     click.add_argument(
-        "--preparers", type=_none_or_more, metavar="N",
+        "--preparers", type=_whole(0), metavar="N",
         help="processes that draw volumes and place clicks for the trainer: for one on a GPU, a processor core each; "
         "they do not pay on a CPU (default: 0, or as it was)",
     )  # fmt: skip
     click.add_argument(
-        "--batch", type=_count, metavar="N",
+        "--batch", type=_whole(1), metavar="N",
         help="windows a step of each trainer (default: 2); above 4 in all the learning rate is multiplied by the root "
         "of a quarter of them",
     )  # fmt: skip
@@ -202,21 +202,24 @@ def _positive(text: str) -> float:
     return value
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number, 1 or more")
-    return int(text)
+def _whole(least: int) -> Callable[[str], int]:
+    def whole(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"'{text}' is not a whole number, {least} or more")
+        return int(text)
 
-
-def _none_or_more(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number, 0 or more")
-    return int(text)
+    return whole
 
 
 def _edge(text: str) -> int:
-    if not text.isdecimal() or int(text) < _LEAST_EDGE or int(text) % 8:
-        raise argparse.ArgumentTypeError(f"'{text}' is not an edge of windows: a multiple of 8, {_LEAST_EDGE} or more")
+    from LKSegmentLib import networks
+
+    network = networks.facts("lk_click")
+    least, multiple = network.minimum_size, network.size_multiple
+    if not text.isdecimal() or int(text) < least or int(text) % multiple:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not an edge of windows: a multiple of {multiple}, {least} or more"
+        )
     return int(text)
 
 

@@ -132,21 +132,6 @@ class LKClick(nn.Module):
         Raises:
             InputError: a size or a number of channels that the network cannot take.
         """
-        logits, deepest, finest = self._logits(x)
-        if not judged:
-            return logits
-        return logits, None if self.judgement is None else self.judgement(logits, deepest, finest)
-
-    def answer(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The logits, and the logits ``(batch,)`` of the Dice that the mask has with what is meant.
-
-        What is meant may go on outside of the window; None where the network does not tell.
-        """
-        answer: tuple[Tensor, Tensor | None] = self(x, judged=True)  # called, so that hooks hear of it
-        return answer
-
-    def _logits(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """And the features at 1/8 and, of the decoder, at 1/2."""
         check_input("LK Click", x.shape, self.in_channels, self.size_multiple, self.minimum_size)
         half = self.encoder[0](self.down[0](x))
         quarter = self.encoder[1](self.down[1](half))
@@ -155,7 +140,18 @@ class LKClick(nn.Module):
         up = self.decoder_quarter(self.fuse_quarter(torch.cat((up, quarter), dim=1)))
         up = self.decoder_half(self.fuse_half(torch.cat((self.up_half(up), half), dim=1)))
         near = self.act(self.exit_features(up) + self.exit_voxels(x))
-        return self.head(near), eighth, up
+        logits = self.head(near)
+        if not judged:
+            return logits
+        return logits, None if self.judgement is None else self.judgement(logits, eighth, up)
+
+    def answer(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The logits, and the logits ``(batch,)`` of the Dice that the mask has with what is meant.
+
+        What is meant may go on outside of the window; None where the network does not tell.
+        """
+        answer: tuple[Tensor, Tensor | None] = self(x, judged=True)  # called, so that hooks hear of it
+        return answer
 
     def receptive_fields(self) -> list[StageField]:
         """Of the encoder's stages, the attended map and the logits, in input voxels; the global gates left out."""

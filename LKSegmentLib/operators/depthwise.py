@@ -16,7 +16,6 @@ CUDA they were checked but never timed, so ``"auto"`` leaves convolutions with g
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any, Literal, get_args
 
 import torch
@@ -112,7 +111,7 @@ def _check(x: Tensor, weight: Tensor, dilation: int, method: str) -> None:
 
 
 def _check_triton(x: Tensor, weight: Tensor) -> None:
-    if importlib.util.find_spec("triton") is None:
+    if not depthwise_cuda.triton_is_installed():
         raise InputError("The method 'triton' needs the package triton, which is not installed here; use 'auto'.")
     from . import depthwise_triton
 

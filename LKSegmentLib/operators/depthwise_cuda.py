@@ -49,7 +49,7 @@ def chosen(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Lit
         return "library"
     if dilation == 1 and edge >= _LEAST_BY_TRANSFORM:
         return "fft"
-    if (edge, dilation) in _BY_TRITON and not _triton_failed and _triton_is_installed():
+    if (edge, dilation) in _BY_TRITON and not _triton_failed and triton_is_installed():
         # CUDA counts no further along the second and third axis of a grid.
         return "triton" if max(size[0], x.shape[0] * x.shape[1]) < 2**16 else "library"
     return "library"
@@ -114,5 +114,6 @@ def _measured_alike(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 
 @functools.cache
-def _triton_is_installed() -> bool:
+def triton_is_installed() -> bool:
+    """Whether the package is there; whether it can run shows when it does."""
     return importlib.util.find_spec("triton") is not None

@@ -27,7 +27,7 @@ from LKSegmentLib.prompts import CHANNELS
 
 from .in_flight import InFlight, NewTargets
 from .recipe import Recipe
-from .supply import Windows
+from .supply import Windows, drawn_from
 
 _AT_LEAST = 2  # batches that wait before one is drawn at random, so that not always the same windows meet
 _SHARED_MEMORY = Path("/dev/shm")  # where Linux keeps it
@@ -87,9 +87,7 @@ class Preparers:
                 slot, drawn = self._told(end)
                 self._waiting.append(slot)
                 self._drawn += drawn
-        chosen = [int(index) for index in rng.choice(len(self._waiting), count, replace=False)]
-        slots = [self._waiting[index] for index in chosen]
-        self._waiting = [slot for index, slot in enumerate(self._waiting) if index not in set(chosen)]
+        slots, self._waiting = drawn_from(self._waiting, count, rng)
         return Windows(
             _gathered(self._slots.channels, slots, device).float(),
             _gathered(self._slots.targets, slots, device)[:, None].float(),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from .in_flight import InFlight, NewTargets
 from .recipe import Recipe
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,13 @@ class Supply(Protocol):
         """Nothing is wanted any more."""
 
 
+def drawn_from(items: Sequence[Item], count: int, rng: np.random.Generator) -> tuple[list[Item], list[Item]]:
+    """``count`` of them at random, and the others in their order."""
+    chosen = [int(index) for index in rng.choice(len(items), count, replace=False)]
+    taken = set(chosen)
+    return [items[index] for index in chosen], [item for index, item in enumerate(items) if index not in taken]
+
+
 class Pool:
     """A supply that does all its work in the trainer's own process.
 
@@ -67,9 +76,7 @@ class Pool:
         """See :class:`Supply`."""
         while len(self._in_flight) < self._size:
             self._in_flight.append(self._new.next())
-        chosen = [int(index) for index in rng.choice(len(self._in_flight), count, replace=False)]
-        items = [self._in_flight[index] for index in chosen]
-        self._in_flight = [item for index, item in enumerate(self._in_flight) if index not in set(chosen)]
+        items, self._in_flight = drawn_from(self._in_flight, count, rng)
         inputs = torch.from_numpy(np.stack([item.channels.array for item in items]))
         targets = torch.from_numpy(np.stack([item.target for item in items]))[:, None]
         voxels = torch.tensor([item.voxels for item in items])

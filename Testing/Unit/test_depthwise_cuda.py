@@ -40,7 +40,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
     monkeypatch.setattr(operators, "depthwise_triton", fake, raising=False)
     monkeypatch.setattr(depthwise, "_chosen", depthwise_cuda.chosen)
     monkeypatch.setattr(depthwise_cuda, "runs_on", lambda device: True)
-    monkeypatch.setattr(depthwise_cuda, "_triton_is_installed", lambda: True)
+    monkeypatch.setattr(depthwise_cuda, "triton_is_installed", lambda: True)
     monkeypatch.setattr(depthwise_cuda, "_triton_failed", False)
     monkeypatch.setattr(depthwise_cuda, "_triton_ran", False)
     yield fake
@@ -130,7 +130,7 @@ def test_other_devices_and_a_machine_without_triton_keep_the_library(monkeypatch
     assert not depthwise_cuda.runs_on(torch.device("cuda"))
     monkeypatch.setattr(depthwise_cuda, "runs_on", lambda device: True)
     monkeypatch.setattr(depthwise_cuda, "_triton_failed", False)
-    monkeypatch.setattr(depthwise_cuda, "_triton_is_installed", lambda: False)
+    monkeypatch.setattr(depthwise_cuda, "triton_is_installed", lambda: False)
     assert depthwise_cuda.chosen(x, weight, None, 1) == "library"
 
 
